@@ -1,0 +1,1 @@
+//! The contract between podstead's agent and a container runtime.

@@ -1,0 +1,1 @@
+//! podstead's runtime over any CRI v1 server.

@@ -1,0 +1,1 @@
+//! podstead's direct runtime on libcontainer, without any daemon.

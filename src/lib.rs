@@ -1,0 +1,1 @@
+//! podstead keeps Kubernetes static pods running on a node.

@@ -1,0 +1,2 @@
+//! The podstead binary.
+fn main() {}
