@@ -1,0 +1,1 @@
+//! The promises of [`Runtime`](crate::Runtime) as tests, generic over the runtime.
