@@ -125,3 +125,13 @@ impl Container {
         matches!(self.state, ContainerState::Running { .. })
     }
 }
+
+impl ContainerState {
+    /// The exit code of one that is over.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Exited { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}

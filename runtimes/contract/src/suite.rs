@@ -1,1 +1,0 @@
-//! The promises of [`Runtime`](crate::Runtime) as tests, generic over the runtime.
