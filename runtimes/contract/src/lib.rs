@@ -1,6 +1,6 @@
 //! The contract between podstead's agent and a container runtime. Plain data and one trait: no gRPC, no OCI, no I/O.
 //!
-//! A runtime is whatever keeps the promises of [`Runtime`]; [`suite`] holds them as tests that run against every
+//! A runtime is whatever keeps the promises of [`Runtime`]; the `suite` feature holds them as tests that run against every
 //! implementation. The specs say everything the CRI v1 can say, so that a contract can later be served as CRI.
 
 pub mod container;
@@ -15,6 +15,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod status;
 pub mod stream;
+#[cfg(feature = "suite")]
 pub mod suite;
 pub mod time;
 
@@ -47,7 +48,7 @@ pub enum Hint {
 
 /// A container runtime, as the agent uses it.
 ///
-/// Promises, each a case of [`suite`]:
+/// Promises, each a case of the suite:
 /// - every verb may be called twice with the same arguments and has the effect of once; "already so" and
 ///   "not there any more" are successes;
 /// - no verb decides and no verb retries;

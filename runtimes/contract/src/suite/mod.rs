@@ -188,10 +188,10 @@ pub async fn until<W: World>(w: &W, id: &ContainerId, wanted: impl Fn(&Container
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, waiting).await {
-        Ok(found) => found,
-        Err(_) => panic!("container {id} never got there: {:?}", see(w, id).await.map(|c| c.state)),
-    }
+    let Ok(found) = tokio::time::timeout(PATIENCE, waiting).await else {
+        panic!("container {id} never got there: {:?}", see(w, id).await.map(|c| c.state));
+    };
+    found
 }
 
 /// Waits until a container is over.
