@@ -1,0 +1,164 @@
+//! Container of a pod -> [`ContainerSpec`] (`kubelet-static-pods.md 2.8, 4.3-4.5`). Pure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use podstead_runtime::{ContainerSecurity, ContainerSpec, ImageSpec, Mount, Profile, labels};
+
+use super::{NodeFacts, env, identity, resources, sandbox, volumes};
+
+/// Hidden from containers, as the kubelet has it (`kubelet-static-pods.md 4.4`).
+pub const MASKED_PATHS: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// Readable only.
+pub const READONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// What of a container only the moment of its creation knows.
+#[derive(Clone, Debug, Default)]
+pub struct Instance {
+    /// Attempt, equal to the restart count.
+    pub attempt: u32,
+    /// The image's id as resolved.
+    pub image_id: String,
+    /// The pod's `/etc/hosts` on the host, when there is one to mount.
+    pub hosts_file: Option<PathBuf>,
+    /// Annotations decided with the step (restart count, hash, back-off).
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The container's spec.
+pub fn container_spec(
+    node: &NodeFacts,
+    pod: &Pod,
+    container: &Container,
+    instance: &Instance,
+) -> Result<ContainerSpec, volumes::NoVolume> {
+    let default = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&default);
+    let id = identity::identity(pod);
+    let environment = env::environment(container);
+    let mut mounts = volumes::mounts(node, &id.uid, spec, container)?;
+    if let Some(source) = instance.hosts_file.clone().filter(|_| !mounts_hosts(&mounts)) {
+        mounts.push(Mount {
+            destination: "/etc/hosts".into(),
+            source,
+            selinux_relabel: true,
+            ..Mount::default()
+        });
+    }
+    Ok(ContainerSpec {
+        name: container.name.clone(),
+        attempt: instance.attempt,
+        image: image_spec(pod, container),
+        image_id: instance.image_id.clone(),
+        command: env::expand_all(container.command.as_ref(), &environment),
+        args: env::expand_all(container.args.as_ref(), &environment),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        env: environment,
+        mounts,
+        labels: BTreeMap::from([
+            (labels::POD_NAME.to_owned(), id.name),
+            (labels::POD_NAMESPACE.to_owned(), id.namespace),
+            (labels::POD_UID.to_owned(), id.uid.0),
+            (labels::CONTAINER_NAME.to_owned(), container.name.clone()),
+        ]),
+        annotations: annotations(spec, container, instance),
+        log_path: PathBuf::from(&container.name).join(format!("{}.log", instance.attempt)),
+        resources: resources::container(spec, container, node.memory_capacity),
+        security: security(node, spec),
+        ..ContainerSpec::default()
+    })
+}
+
+/// The image as asked for, with the pod's annotations for the runtime's eyes.
+pub fn image_spec(pod: &Pod, container: &Container) -> ImageSpec {
+    ImageSpec {
+        image: with_tag(container.image.as_deref().unwrap_or_default()),
+        annotations: pod.metadata.annotations.clone().unwrap_or_default(),
+        runtime_handler: String::new(),
+    }
+}
+
+/// A name without tag and digest means its `latest` (`kubelet-static-pods.md 2.7`).
+pub fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if image.contains('@') || last.contains(':') { image.to_owned() } else { format!("{image}:latest") }
+}
+
+fn mounts_hosts(mounts: &[Mount]) -> bool {
+    mounts.iter().any(|m| m.destination == std::path::Path::new("/etc/hosts"))
+}
+
+fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BTreeMap<String, String> {
+    let mut all = instance.annotations.clone();
+    let set = |all: &mut BTreeMap<String, String>, key: &str, value: &str| {
+        all.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+    };
+    set(&mut all, labels::RESTART_COUNT, &instance.attempt.to_string());
+    let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    set(&mut all, labels::TERMINATION_PATH, path);
+    set(
+        &mut all,
+        labels::TERMINATION_POLICY,
+        container.termination_message_policy.as_deref().unwrap_or("File"),
+    );
+    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    set(&mut all, labels::TERMINATION_GRACE, &grace.to_string());
+    if let Some(ports) = container.ports.as_ref().filter(|p| !p.is_empty()) {
+        set(&mut all, labels::CONTAINER_PORTS, &serde_json::to_string(ports).unwrap_or_default());
+    }
+    all
+}
+
+fn security(node: &NodeFacts, spec: &PodSpec) -> ContainerSecurity {
+    ContainerSecurity {
+        namespaces: sandbox::namespaces(spec),
+        masked_paths: MASKED_PATHS.map(str::to_owned).to_vec(),
+        readonly_paths: READONLY_PATHS.map(str::to_owned).to_vec(),
+        seccomp: if node.seccomp_default { Profile::RuntimeDefault } else { Profile::Unconfined },
+        apparmor: Profile::RuntimeDefault,
+        ..ContainerSecurity::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_tag_means_latest() {
+        assert_eq!(with_tag("nginx"), "nginx:latest");
+        assert_eq!(with_tag("host:5000/nginx"), "host:5000/nginx:latest");
+        assert_eq!(with_tag("nginx:1"), "nginx:1");
+        assert_eq!(with_tag("nginx@sha256:00"), "nginx@sha256:00");
+    }
+
+    #[test]
+    fn a_mount_of_an_unknown_volume_names_both() {
+        let mount = k8s_openapi::api::core::v1::VolumeMount {
+            name: "data".into(),
+            mount_path: "/data".into(),
+            ..Default::default()
+        };
+        let container =
+            Container { name: "c".into(), volume_mounts: Some(vec![mount]), ..Container::default() };
+        let error = container_spec(&NodeFacts::default(), &Pod::default(), &container, &Instance::default())
+            .unwrap_err();
+        assert!(error.to_string().contains("/data") && error.to_string().contains("\"data\""), "{error}");
+    }
+}

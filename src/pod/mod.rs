@@ -1,0 +1,37 @@
+//! A pod's manifest as runtime specs; both backends share it. May use the API's types and the contract; only
+//! [`files`] touches the disk.
+
+pub mod container;
+pub mod env;
+pub mod files;
+pub mod identity;
+pub mod quantity;
+pub mod resources;
+pub mod sandbox;
+pub mod volumes;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use podstead_runtime::CgroupDriver;
+
+/// What translation must know of the node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    /// Root directory of the agent's state: `<root>/pods/<uid>` as the kubelet lays it out.
+    pub root_dir: PathBuf,
+    /// Root of the pods' logs, `/var/log/pods` by default.
+    pub pod_logs_dir: PathBuf,
+    /// Cgroup under which `kubepods` stands; empty for the root.
+    pub cgroup_root: String,
+    /// How the runtime names cgroup parents.
+    pub cgroup_driver: CgroupDriver,
+    /// Node name.
+    pub node_name: String,
+    /// The node's addresses, the primary first.
+    pub node_ips: Vec<IpAddr>,
+    /// Memory of the node in bytes.
+    pub memory_capacity: i64,
+    /// Containers get the runtime's seccomp profile unless they say otherwise (`--seccomp-default`).
+    pub seccomp_default: bool,
+}

@@ -1,0 +1,190 @@
+//! Resources of a pod as the kernel wants them: QoS class, shares, quota, OOM score (`kubelet-static-pods.md 4.5`). Pure.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use podstead_runtime::LinuxResources;
+
+use super::quantity::Quantity;
+
+/// CFS period in microseconds.
+pub const CPU_PERIOD: i64 = 100_000;
+const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
+const MIN_QUOTA: i64 = 1000;
+
+/// The pod's quality of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QosClass {
+    /// Every container has limits of cpu and memory, and no smaller requests.
+    Guaranteed,
+    /// Something is requested or limited.
+    Burstable,
+    /// Nothing is.
+    BestEffort,
+}
+
+impl QosClass {
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// One container's numbers: cpu in thousandths, memory in bytes; `None` where the manifest is silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Requested cpu (a limit without a request counts as both).
+    pub cpu_request: Option<i64>,
+    /// Limit of cpu.
+    pub cpu_limit: Option<i64>,
+    /// Requested memory.
+    pub memory_request: Option<i64>,
+    /// Limit of memory.
+    pub memory_limit: Option<i64>,
+}
+
+/// A container's numbers. A text that is no quantity counts as absent: admission has refused it before.
+pub fn numbers(container: &Container) -> Numbers {
+    let resources = container.resources.as_ref();
+    let read = |limits: bool, name: &str| {
+        let table = if limits { resources?.limits.as_ref()? } else { resources?.requests.as_ref()? };
+        Quantity::parse(&table.get(name)?.0).ok()
+    };
+    let cpu_limit = read(true, "cpu").map(Quantity::milli);
+    let memory_limit = read(true, "memory").map(Quantity::ceil);
+    Numbers {
+        cpu_request: read(false, "cpu").map(Quantity::milli).or(cpu_limit),
+        cpu_limit,
+        memory_request: read(false, "memory").map(Quantity::ceil).or(memory_limit),
+        memory_limit,
+    }
+}
+
+fn all(spec: &PodSpec) -> impl Iterator<Item = Numbers> {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(numbers)
+}
+
+/// The pod's class.
+pub fn qos_class(spec: &PodSpec) -> QosClass {
+    let set = |n: Numbers| n.cpu_request.or(n.memory_request).is_some_and(|_| true);
+    let guaranteed = |n: Numbers| {
+        let equal =
+            |request: Option<i64>, limit: Option<i64>| limit.is_some_and(|l| l > 0) && request == limit;
+        equal(n.cpu_request, n.cpu_limit) && equal(n.memory_request, n.memory_limit)
+    };
+    if all(spec).all(guaranteed) {
+        QosClass::Guaranteed
+    } else if all(spec).any(set) {
+        QosClass::Burstable
+    } else {
+        QosClass::BestEffort
+    }
+}
+
+/// CPU shares of a request in thousandths.
+pub fn shares(milli: i64) -> i64 {
+    (milli.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+/// CFS quota of a limit in thousandths.
+pub fn quota(milli: i64) -> i64 {
+    (milli.saturating_mul(CPU_PERIOD) / 1000).max(MIN_QUOTA)
+}
+
+/// A container's resources, on a node with `capacity` bytes of memory.
+pub fn container(spec: &PodSpec, container: &Container, capacity: i64) -> LinuxResources {
+    let n = numbers(container);
+    LinuxResources {
+        cpu_period: n.cpu_limit.map_or(0, |_| CPU_PERIOD),
+        cpu_quota: n.cpu_limit.map_or(0, quota),
+        cpu_shares: shares(n.cpu_request.unwrap_or(0)),
+        memory_limit: n.memory_limit.unwrap_or(0),
+        oom_score_adj: oom_score(spec, n, capacity),
+        ..LinuxResources::default()
+    }
+}
+
+fn oom_score(spec: &PodSpec, n: Numbers, capacity: i64) -> i64 {
+    if spec.priority_class_name.as_deref() == Some("system-node-critical") {
+        return -997;
+    }
+    match qos_class(spec) {
+        QosClass::Guaranteed => -997,
+        QosClass::BestEffort => 1000,
+        QosClass::Burstable => {
+            let part = i128::from(n.memory_request.unwrap_or(0)) * 1000 / i128::from(capacity.max(1));
+            let score = 1000 - i64::try_from(part).unwrap_or(1000);
+            if score == 1000 { 999 } else { score.max(3) }
+        }
+    }
+}
+
+/// The limits of the pod's own cgroup: shares always, quota and memory only when every container has them.
+pub fn pod(spec: &PodSpec) -> LinuxResources {
+    let each: Vec<Numbers> = spec.containers.iter().map(numbers).collect();
+    let sum = |of: fn(&Numbers) -> Option<i64>| each.iter().map(of).sum::<Option<i64>>();
+    let cpu_limit = sum(|n| n.cpu_limit);
+    LinuxResources {
+        cpu_shares: shares(each.iter().filter_map(|n| n.cpu_request).sum()),
+        cpu_period: cpu_limit.map_or(0, |_| CPU_PERIOD),
+        cpu_quota: cpu_limit.map_or(0, quota),
+        memory_limit: sum(|n| n.memory_limit).unwrap_or(0),
+        ..LinuxResources::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::api::core::v1::ResourceRequirements;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+    use super::*;
+
+    fn table(entries: &[(&str, &str)]) -> Option<BTreeMap<String, Text>> {
+        Some(entries.iter().map(|(k, v)| ((*k).to_owned(), Text((*v).to_owned()))).collect())
+    }
+
+    fn pod_of(limits: &[(&str, &str)], requests: &[(&str, &str)]) -> PodSpec {
+        let resources =
+            ResourceRequirements { limits: table(limits), requests: table(requests), ..Default::default() };
+        let container = Container { resources: Some(resources), ..Container::default() };
+        PodSpec { containers: vec![container], ..PodSpec::default() }
+    }
+
+    #[test]
+    fn limits_of_both_make_a_pod_guaranteed() {
+        let spec = pod_of(&[("cpu", "500m"), ("memory", "64Mi")], &[]);
+        assert_eq!(qos_class(&spec), QosClass::Guaranteed);
+        let r = container(&spec, &spec.containers[0], 8 << 30);
+        assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period), (512, 50_000, 100_000));
+        assert_eq!((r.memory_limit, r.oom_score_adj), (64 << 20, -997));
+        assert_eq!((pod(&spec).memory_limit, pod(&spec).cpu_quota), (64 << 20, 50_000));
+    }
+
+    #[test]
+    fn a_smaller_request_makes_it_burstable() {
+        let spec = pod_of(&[("memory", "2Gi")], &[("memory", "1Gi")]);
+        assert_eq!(qos_class(&spec), QosClass::Burstable);
+        let r = container(&spec, &spec.containers[0], 8 << 30);
+        assert_eq!((r.oom_score_adj, r.cpu_shares, r.cpu_period), (875, 2, 0));
+    }
+
+    #[test]
+    fn nothing_asked_is_best_effort() {
+        let spec = pod_of(&[], &[]);
+        assert_eq!(qos_class(&spec), QosClass::BestEffort);
+        assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, 1000);
+        assert_eq!(pod(&spec).memory_limit, 0);
+    }
+
+    #[test]
+    fn a_tiny_limit_keeps_the_kernels_minimum_quota() {
+        assert_eq!(quota(1), 1000);
+        assert_eq!(shares(0), 2);
+    }
+}
