@@ -1,3 +1,5 @@
 //! podstead keeps Kubernetes static pods running on a node.
 
+pub mod config;
+pub mod node;
 pub mod pod;

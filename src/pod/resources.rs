@@ -75,7 +75,7 @@ pub fn qos_class(spec: &PodSpec) -> QosClass {
             |request: Option<i64>, limit: Option<i64>| limit.is_some_and(|l| l > 0) && request == limit;
         equal(n.cpu_request, n.cpu_limit) && equal(n.memory_request, n.memory_limit)
     };
-    if all(spec).all(guaranteed) {
+    if all(spec).all(guaranteed) && all(spec).next().is_some() {
         QosClass::Guaranteed
     } else if all(spec).any(set) {
         QosClass::Burstable

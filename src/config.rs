@@ -1,0 +1,237 @@
+//! Flags -> one checked [`Config`]; nobody re-checks after it. Reads the node's facts once.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use thiserror::Error;
+
+use crate::node::facts;
+
+/// Where CRI-O listens.
+pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
+
+/// Which runtime keeps the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeChoice {
+    /// A CRI v1 server: CRI-O, containerd.
+    Cri,
+    /// Directly on libcontainer, without a daemon.
+    Direct,
+}
+
+/// Flags that say which runtime is meant and where its things are; every command takes them.
+#[derive(Args, Clone, Debug)]
+pub struct RuntimeFlags {
+    /// Which runtime keeps the containers
+    #[arg(long, value_enum, default_value = "cri", env = "PODSTEAD_RUNTIME", global = true)]
+    pub runtime: RuntimeChoice,
+    /// Endpoint of the CRI server
+    #[arg(long, default_value = DEFAULT_ENDPOINT, env = "CONTAINER_RUNTIME_ENDPOINT", global = true)]
+    pub container_runtime_endpoint: String,
+    /// Directory for what must survive a reboot: pods' volumes, images
+    #[arg(long, default_value = "/var/lib/podstead", env = "PODSTEAD_ROOT_DIR", global = true)]
+    pub root_dir: PathBuf,
+    /// Directory for what must not: sandboxes and containers of the direct runtime, the agent's status
+    #[arg(long, default_value = "/run/podstead", env = "PODSTEAD_STATE_DIR", global = true)]
+    pub state_dir: PathBuf,
+    /// Only objects with this mark are touched; agents with different marks can share a runtime
+    #[arg(long, default_value = podstead_runtime::labels::DEFAULT_OWNER, env = "PODSTEAD_OWNER", global = true)]
+    pub owner: String,
+    /// Directory of CNI network configurations (direct)
+    #[arg(long, default_value = "/etc/cni/net.d", env = "PODSTEAD_CNI_CONF_DIR", global = true)]
+    pub cni_conf_dir: PathBuf,
+    /// Directories of CNI plugins, colon-separated (direct)
+    #[arg(
+        long,
+        default_value = "/opt/cni/bin:/usr/libexec/cni:/usr/lib/cni",
+        value_delimiter = ':',
+        env = "PODSTEAD_CNI_BIN_DIR",
+        global = true
+    )]
+    pub cni_bin_dir: Vec<PathBuf>,
+    /// Registries reached over plain http, `host` or `host:port`, comma-separated (direct)
+    #[arg(long, value_delimiter = ',', env = "PODSTEAD_INSECURE_REGISTRIES", global = true)]
+    pub insecure_registry: Vec<String>,
+    /// The podstead binary from which container shims are started (direct) [default: this one]
+    #[arg(long, env = "PODSTEAD_SHIM", global = true, hide = true)]
+    pub shim: Option<PathBuf>,
+}
+
+/// Flags of `podstead run`, spelled as the kubelet spells them where it has them.
+#[derive(Args, Clone, Debug)]
+pub struct RunFlags {
+    /// Directory with manifests, or one manifest file
+    #[arg(long)]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Name of this node instead of the host name
+    #[arg(long)]
+    pub hostname_override: Option<String>,
+    /// How often the manifests are read again without a notification
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    pub file_check_frequency: Duration,
+    /// Addresses of this node, comma-separated [default: found]
+    #[arg(long, value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
+    /// Directory of the pods' logs
+    #[arg(long, default_value = "/var/log/pods")]
+    pub pod_logs_dir: PathBuf,
+    /// Directory of links to the containers' logs
+    #[arg(long, default_value = "/var/log/containers")]
+    pub container_logs_dir: PathBuf,
+    /// Cgroup under which `kubepods` is made
+    #[arg(long, default_value = "")]
+    pub cgroup_root: String,
+    /// Give containers the runtime's default seccomp profile
+    #[arg(long)]
+    pub seccomp_default: bool,
+}
+
+/// The checked configuration of the agent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory with manifests, or one file.
+    pub manifest_path: PathBuf,
+    /// How often manifests are read again without a notification.
+    pub file_check_frequency: Duration,
+    /// Node name, trimmed and lower case.
+    pub node_name: String,
+    /// The node's addresses, the primary first.
+    pub node_ips: Vec<IpAddr>,
+    /// What must survive a reboot.
+    pub root_dir: PathBuf,
+    /// What must not.
+    pub state_dir: PathBuf,
+    /// Pods' logs.
+    pub pod_logs_dir: PathBuf,
+    /// Links to containers' logs.
+    pub container_logs_dir: PathBuf,
+    /// Cgroup under which `kubepods` is made.
+    pub cgroup_root: String,
+    /// Default seccomp profile for containers.
+    pub seccomp_default: bool,
+}
+
+/// A flag's value cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// There is nowhere to read manifests from.
+    #[error("--pod-manifest-path is not set: name the directory with the pods' manifests")]
+    NoManifestPath,
+    /// A path must be absolute.
+    #[error("--{flag} {path}: the path must be absolute")]
+    Relative {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        path: PathBuf,
+    },
+    /// The node's name cannot be part of a pod's name.
+    #[error(
+        "node name {name:?} is no DNS-1123 subdomain (lower case letters, digits, '-' and '.'): use --hostname-override"
+    )]
+    NodeName {
+        /// The name.
+        name: String,
+    },
+    /// The rescan period is out of range.
+    #[error("--file-check-frequency must be at least 10ms")]
+    Frequency,
+}
+
+impl Config {
+    /// Checks the flags and reads the node's facts.
+    pub fn new(run: &RunFlags, runtime: &RuntimeFlags) -> Result<Self, ConfigError> {
+        let node_name = facts::node_name(run.hostname_override.as_deref());
+        if !is_subdomain(&node_name) {
+            return Err(ConfigError::NodeName { name: node_name });
+        }
+        if run.file_check_frequency < Duration::from_millis(10) {
+            return Err(ConfigError::Frequency);
+        }
+        let manifest_path = run.pod_manifest_path.clone().ok_or(ConfigError::NoManifestPath)?;
+        let found = || facts::addresses();
+        Ok(Self {
+            manifest_path: absolute("pod-manifest-path", &manifest_path)?,
+            file_check_frequency: run.file_check_frequency,
+            node_name,
+            node_ips: if run.node_ip.is_empty() { found() } else { run.node_ip.clone() },
+            root_dir: absolute("root-dir", &runtime.root_dir)?,
+            state_dir: absolute("state-dir", &runtime.state_dir)?,
+            pod_logs_dir: absolute("pod-logs-dir", &run.pod_logs_dir)?,
+            container_logs_dir: absolute("container-logs-dir", &run.container_logs_dir)?,
+            cgroup_root: run.cgroup_root.clone(),
+            seccomp_default: run.seccomp_default,
+        })
+    }
+}
+
+/// A DNS-1123 subdomain: what names of nodes and pods must be.
+pub fn is_subdomain(name: &str) -> bool {
+    let label = |l: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !l.is_empty() && l.chars().all(inner) && !l.starts_with('-') && !l.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+fn absolute(flag: &'static str, path: &Path) -> Result<PathBuf, ConfigError> {
+    if path.is_absolute() {
+        Ok(path.to_owned())
+    } else {
+        Err(ConfigError::Relative { flag, path: path.to_owned() })
+    }
+}
+
+/// Go's durations as the kubelet's flags take them: `20s`, `1m30s`, `1.5h`, `100ms`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration (examples: 20s, 1m30s, 100ms)");
+    let mut rest = text;
+    let mut seconds = 0.0;
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..unit] {
+                "ns" => 1e-9,
+                "us" | "µs" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return Err(bad()),
+            };
+        rest = &rest[unit..];
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "20", "s", "1x", "-1s", "1e400s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn node_names_are_dns_names() {
+        assert!(is_subdomain("node-1.example.com"));
+        for bad in ["", "Node", "a_b", "-a", "a-", "a..b", "a b"] {
+            assert!(!is_subdomain(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Facts of the machine: its name, addresses and memory. Reads `/proc` and the interfaces.
+
+use std::fs;
+use std::net::IpAddr;
+
+/// The node's name: `override_`, else the host name; trimmed and lower case (`kubelet-static-pods.md 6`).
+pub fn node_name(override_: Option<&str>) -> String {
+    let own = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    override_.map_or_else(own, str::to_owned).trim().to_lowercase()
+}
+
+/// Memory in bytes.
+pub fn memory_capacity() -> i64 {
+    let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = table
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<i64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// The node's addresses, that of the default route's interface first.
+pub fn addresses() -> Vec<IpAddr> {
+    let default = default_interface();
+    let mut found: Vec<(bool, IpAddr)> = Vec::new();
+    for address in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let Some(storage) = address.address else { continue };
+        let v4 = storage.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let v6 = storage.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+        let usable = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        };
+        if let Some(ip) = v4.or(v6).filter(usable) {
+            found.push((default.as_deref() == Some(address.interface_name.as_str()), ip));
+        }
+    }
+    found.sort_by_key(|(first, ip)| (!first, ip.is_ipv6()));
+    found.into_iter().map(|(_, ip)| ip).collect()
+}
+
+fn default_interface() -> Option<String> {
+    let table = fs::read_to_string("/proc/net/route").ok()?;
+    let routes = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let default = routes.into_iter().find(|f| f.get(1) == Some(&"00000000"));
+    default.and_then(|f| f.first().map(|name| (*name).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_name_is_trimmed_and_lower_case() {
+        assert_eq!(node_name(Some(" Node-A\n")), "node-a");
+        assert!(!node_name(None).is_empty());
+    }
+
+    #[test]
+    fn memory_is_told_in_bytes() {
+        assert!(memory_capacity() > 64 << 20);
+    }
+}
