@@ -20,6 +20,7 @@ pub mod suite;
 pub mod time;
 
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -133,6 +134,20 @@ pub trait Runtime: Send + Sync + 'static {
         auth: &Auth,
         progress: PullProgress,
     ) -> impl Future<Output = Result<String>> + Send;
+
+    /// Imports an archive or layout from the node's disk and answers the names it brought. Not every runtime can.
+    fn import_image(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        progress: PullProgress,
+    ) -> impl Future<Output = Result<Vec<String>>> + Send {
+        let _ = (name, progress);
+        let doing = format!("import {}", path.display());
+        async move {
+            Err(Error::Unsupported { doing, what: "images are imported with the runtime's own tool".into() })
+        }
+    }
 
     /// The image a reference means, or `None` when it is not present.
     fn image(&self, image: &ImageSpec) -> impl Future<Output = Result<Option<Image>>> + Send;

@@ -1,0 +1,60 @@
+//! The command line: one file per command. Only this room and `main` print.
+
+pub mod exec;
+pub mod find;
+pub mod images;
+pub mod inspect;
+pub mod logs;
+pub mod output;
+pub mod pods;
+pub mod ps;
+pub mod run;
+pub mod stop;
+pub mod validate;
+pub mod version;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::RuntimeFlags;
+
+/// Keeps Kubernetes static pods running on a node.
+#[derive(Parser, Debug)]
+#[command(name = "podstead", version, about, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 not found; 4 a manifest was \
+                        refused; 5 the runtime is not reachable; `exec` exits as its command did.")]
+pub struct Cli {
+    /// Which runtime, and where its things are.
+    #[command(flatten)]
+    pub runtime: RuntimeFlags,
+    /// How much to log: 0 little, 2 steps, 4 everything
+    #[arg(short, long, default_value_t = 1, global = true)]
+    pub v: u8,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the agent: keep the pods of the manifests running
+    Run(crate::config::RunFlags),
+    /// List containers
+    Ps(ps::Args),
+    /// List pods
+    Pods(pods::Args),
+    /// Print a container's log
+    Logs(logs::Args),
+    /// Run a command in a container
+    Exec(exec::Args),
+    /// Show everything known of a container or sandbox
+    Inspect(inspect::Args),
+    /// Stop containers
+    Stop(stop::Args),
+    /// Images: list, pull, import, remove
+    Images(images::Args),
+    /// Check manifests as the agent would
+    Validate(validate::Args),
+    /// Print versions of podstead and the runtime
+    Version(version::Args),
+}
