@@ -59,10 +59,10 @@ impl Cgroups {
     }
 
     fn dirs(&self, path: &str) -> Vec<PathBuf> {
-        let below = path.trim_matches('/');
+        let below: PathBuf = steps(path).collect();
         match self {
             Self::Unified(root) => vec![root.join(below)],
-            Self::Legacy(all) => all.iter().map(|(root, _)| root.join(below)).collect(),
+            Self::Legacy(all) => all.iter().map(|(root, _)| root.join(&below)).collect(),
         }
     }
 

@@ -1,0 +1,55 @@
+//! Manifests -> the table the decision reads ([`plan::Desired`]). Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use sha2::{Digest, Sha256};
+
+use crate::plan;
+use crate::pod::container::with_tag;
+use crate::pod::identity;
+
+/// As much of a pod as the decision needs.
+pub fn planned(pod: &Pod) -> plan::Pod {
+    let spec = pod.spec.as_ref();
+    let seconds = spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
+    plan::Pod {
+        identity: identity::identity(pod),
+        host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
+        restart_policy: match spec.and_then(|s| s.restart_policy.as_deref()) {
+            Some("Never") => plan::RestartPolicy::Never,
+            Some("OnFailure") => plan::RestartPolicy::OnFailure,
+            _ => plan::RestartPolicy::Always,
+        },
+        grace: Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+        containers: spec.iter().flat_map(|s| &s.containers).map(container).collect(),
+    }
+}
+
+fn container(container: &Container) -> plan::ContainerPlan {
+    plan::ContainerPlan {
+        name: container.name.clone(),
+        image: with_tag(container.image.as_deref().unwrap_or_default()),
+        hash: hash(container),
+    }
+}
+
+/// Changes with anything said of the container, so that an edit under a fixed `metadata.uid` takes effect; the kubelet
+/// looks at name and image only.
+fn hash(container: &Container) -> String {
+    let text = serde_json::to_vec(container).unwrap_or_default();
+    hex::encode(&Sha256::digest(text)[..4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_follows_every_field() {
+        let plain = Container { name: "c".into(), image: Some("i".into()), ..Container::default() };
+        let other = Container { command: Some(vec!["x".into()]), ..plain.clone() };
+        assert_eq!(hash(&plain), hash(&plain.clone()));
+        assert_ne!(hash(&plain), hash(&other));
+    }
+}

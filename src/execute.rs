@@ -1,0 +1,179 @@
+//! One action -> one effect: a verb of the runtime, or the host's side of a pod. Decides nothing, retries nothing.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId};
+
+use crate::images::{self, ImageProblem};
+use crate::node::cgroup::{CgroupError, Cgroups};
+use crate::plan::Action;
+use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
+
+/// What actions are carried out with.
+#[derive(Debug)]
+pub struct Executor<R> {
+    /// The runtime.
+    pub runtime: Arc<R>,
+    /// Facts of the node.
+    pub node: Arc<NodeFacts>,
+    /// Its cgroups.
+    pub cgroups: Arc<Cgroups>,
+}
+
+/// What of the present reading an action needs.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The pod's manifest; `None` once it is gone.
+    pub pod: Option<Arc<Pod>>,
+    /// The sandbox's attempt.
+    pub sandbox_attempt: u32,
+    /// The pod's addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// An action failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// When to try again.
+    pub retry: Retry,
+    /// A reason as the kubelet spells it; empty for the verb's usual one.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl From<podstead_runtime::Error> for Failed {
+    fn from(error: podstead_runtime::Error) -> Self {
+        Self { retry: error.retry(), reason: "", message: error.to_string() }
+    }
+}
+
+impl From<ImageProblem> for Failed {
+    fn from(problem: ImageProblem) -> Self {
+        Self { retry: problem.retry, reason: problem.reason, message: problem.message }
+    }
+}
+
+fn host(error: impl std::fmt::Display) -> Failed {
+    Failed { retry: Retry::Backoff, reason: "", message: error.to_string() }
+}
+
+impl<R: Runtime> Executor<R> {
+    /// Carries out one action. The answer is the image's id for [`Action::EnsureImage`].
+    pub async fn execute(&self, action: &Action, context: &Context) -> Result<Option<String>, Failed> {
+        let runtime = &*self.runtime;
+        match action {
+            Action::PreparePod { .. } => self.prepare(context.manifest()?).await?,
+            Action::EnsureImage { container, .. } => {
+                let pod = context.manifest()?;
+                let spec = find(&pod, container)?;
+                let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+                return Ok(Some(images::ensure(runtime, &container::image_spec(&pod, spec), policy).await?));
+            }
+            Action::RunSandbox { attempt, .. } => {
+                let spec = sandbox::sandbox_spec(&self.node, &*context.manifest()?, *attempt);
+                runtime.run_sandbox(&spec).await?;
+            }
+            Action::CreateContainer { sandbox, container, attempt, image_id, annotations, .. } => {
+                let instance = container::Instance {
+                    attempt: *attempt,
+                    image_id: image_id.clone(),
+                    annotations: annotations.clone(),
+                    hosts_file: None,
+                };
+                self.create(context, sandbox, container, instance).await?;
+            }
+            Action::StartContainer { id, .. } => runtime.start_container(id).await?,
+            Action::StopContainer { id, grace, .. } => runtime.stop_container(id, *grace).await?,
+            Action::RemoveContainer { id, .. } => runtime.remove_container(id).await?,
+            Action::StopSandbox { id, .. } => runtime.stop_sandbox(id).await?,
+            Action::RemoveSandbox { id, .. } => runtime.remove_sandbox(id).await?,
+            Action::CleanPod { uid } => self.clean(uid.clone()).await?,
+        }
+        Ok(None)
+    }
+
+    async fn prepare(&self, pod: Arc<Pod>) -> Result<(), Failed> {
+        let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
+        blocking(move || {
+            files::prepare(&node, &pod).map_err(host)?;
+            // With systemd's driver the runtime has systemd make the slices.
+            if node.cgroup_driver == CgroupDriver::Systemd {
+                return Ok(());
+            }
+            let limits = pod.spec.as_ref().map(resources::pod).unwrap_or_default();
+            cgroups.ensure(&identity::cgroup_path(&node, &pod), &limits).map_err(host)
+        })
+        .await
+    }
+
+    async fn create(
+        &self,
+        context: &Context,
+        sandbox: &SandboxId,
+        name: &str,
+        mut instance: container::Instance,
+    ) -> Result<(), Failed> {
+        let pod = context.manifest()?;
+        let (node, ips, owned) = (Arc::clone(&self.node), context.ips.clone(), Arc::clone(&pod));
+        let log = name.to_owned();
+        let hosts: Option<PathBuf> = blocking(move || {
+            files::make_log_dir(&node, &identity::identity(&owned), &log).map_err(host)?;
+            files::write_hosts(&node, &owned, &ips).map_err(host)
+        })
+        .await?;
+        instance.hosts_file = hosts;
+        let spec = container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(|error| {
+            Failed { retry: Retry::Backoff, reason: "CreateContainerConfigError", message: error.to_string() }
+        })?;
+        let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
+        self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
+        Ok(())
+    }
+
+    async fn clean(&self, uid: PodUid) -> Result<(), Failed> {
+        let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
+        blocking(move || clean(&node, &cgroups, &uid)).await
+    }
+}
+
+/// Takes the host's side of a pod away; its directory, which holds the note of what there is, goes last.
+fn clean(node: &NodeFacts, cgroups: &Cgroups, uid: &PodUid) -> Result<(), Failed> {
+    let all = files::remains(node).map_err(host)?;
+    let Some((_, remains)) = all.into_iter().find(|(found, _)| found == uid) else { return Ok(()) };
+    if let Some(remains) = remains {
+        if node.cgroup_driver == CgroupDriver::Cgroupfs {
+            cgroups.remove(&remains.cgroup).map_err(|error: CgroupError| host(error))?;
+        }
+        // Only a directory that is surely a pod's: the note is a file and files can be edited.
+        if remains.log_dir.parent() == Some(&node.pod_logs_dir) && remains.log_dir == identity::log_dir(node, &remains.pod) {
+            match std::fs::remove_dir_all(&remains.log_dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(host(format!("remove the logs {}: {error}", remains.log_dir.display())));
+                }
+                _ => {}
+            }
+        }
+    }
+    files::remove(node, uid).map_err(host)
+}
+
+impl Context {
+    fn manifest(&self) -> Result<Arc<Pod>, Failed> {
+        self.pod.clone().ok_or_else(|| host("the pod's manifest is gone"))
+    }
+}
+
+fn find<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, Failed> {
+    let found = pod.spec.iter().flat_map(|s| &s.containers).find(|c| c.name == name);
+    found.ok_or_else(|| host(format!("the pod has no container {name}")))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failed> + Send + 'static,
+) -> Result<T, Failed> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(host(error)))
+}

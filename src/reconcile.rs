@@ -1,0 +1,212 @@
+//! The loop: woken -> observe -> plan -> execute. Why it was woken is dropped before the plan.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use podstead_runtime::{PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use crate::execute::{Context, Executor, Failed};
+use crate::plan::{self, Action, JobId, Known, Observed, Plan};
+use crate::{desired, observe};
+
+/// Without any hint the world is read again after this long.
+const RELIST: Duration = Duration::from_secs(60);
+/// After a reading failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The pods that should run, with their manifests.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Manifests, defaulted and with an identity.
+    pub pods: Vec<Arc<Pod>>,
+    /// Whether every source was read at least once.
+    pub complete: bool,
+}
+
+/// What the loop thinks after each round, for whoever wants to show it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// What should be.
+    pub wanted: Arc<Wanted>,
+    /// The same, as planned with.
+    pub desired: Arc<plan::Desired>,
+    /// What is.
+    pub observed: Arc<Observed>,
+    /// What is done about it.
+    pub plan: Arc<Plan>,
+    /// Own memory.
+    pub known: Arc<Known>,
+    /// When it was read.
+    pub at: Time,
+    /// Why the runtime could not be read; the rest is then of an earlier round.
+    pub error: Option<String>,
+}
+
+struct Done {
+    id: JobId,
+    outcome: Result<Option<String>, Failed>,
+}
+
+/// The loop's state between rounds.
+struct Reconciler<R> {
+    executor: Arc<Executor<R>>,
+    jobs: plan::Jobs,
+    running: HashMap<JobId, AbortHandle>,
+    known: Known,
+    done: mpsc::UnboundedSender<Done>,
+    view: watch::Sender<View>,
+    complained: Option<String>,
+}
+
+/// Runs until `stop` changes or its sender is gone. Containers go on; jobs in flight are dropped, which is as safe as a
+/// kill.
+pub async fn run<R: Runtime>(
+    executor: Arc<Executor<R>>,
+    mut wanted: watch::Receiver<Arc<Wanted>>,
+    mut status: watch::Receiver<RuntimeStatus>,
+    view: watch::Sender<View>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut hints = executor.runtime.hints();
+    let (done, mut finished) = mpsc::unbounded_channel();
+    let mut state = Reconciler {
+        executor,
+        jobs: plan::Jobs::default(),
+        running: HashMap::new(),
+        known: Known::default(),
+        done,
+        view,
+        complained: None,
+    };
+    loop {
+        let now_wanted = Arc::clone(&wanted.borrow_and_update());
+        state.take_status(&status.borrow_and_update().clone());
+        let wake = state.round(now_wanted).await;
+        let sleep = tokio::time::sleep(wake.min(RELIST));
+        tokio::select! {
+            _ = stop.changed() => break,
+            hint = hints.next() => if hint.is_none() {
+                tracing::warn!("the runtime's hints ended; going on with slow readings");
+                hints = state.executor.runtime.hints();
+                tokio::time::sleep(RETRY).await;
+            },
+            changed = wanted.changed() => if changed.is_err() { break },
+            changed = status.changed() => if changed.is_err() { break },
+            Some(done) = finished.recv() => state.finish(done),
+            () = sleep => {}
+        }
+        while let Ok(done) = finished.try_recv() {
+            state.finish(done);
+        }
+    }
+    for job in state.running.values() {
+        job.abort();
+    }
+}
+
+impl<R: Runtime> Reconciler<R> {
+    fn take_status(&mut self, status: &RuntimeStatus) {
+        self.known.runtime_problem.clone_from(&status.runtime_problem);
+        self.known.network_problem.clone_from(&status.network_problem);
+    }
+
+    /// One round; answers how long the loop may sleep.
+    async fn round(&mut self, wanted: Arc<Wanted>) -> Duration {
+        let pods: HashMap<PodUid, Arc<Pod>> = wanted
+            .pods
+            .iter()
+            .map(|pod| (PodUid(pod.metadata.uid.clone().unwrap_or_default()), Arc::clone(pod)))
+            .collect();
+        let table = plan::Desired {
+            pods: pods.iter().map(|(uid, pod)| (uid.clone(), desired::planned(pod))).collect(),
+            complete: wanted.complete,
+        };
+        let reading = self.jobs.observing();
+        let observed = match observe::observe(&*self.executor.runtime, &self.executor.node, &table).await {
+            Ok(observed) => observed,
+            Err(error) => return self.blind(&error),
+        };
+        if self.complained.take().is_some() {
+            tracing::info!("the runtime answers again");
+        }
+        self.known.forget(&table, &observed);
+        let now = Time::now();
+        let plan = plan::plan(&table, &observed, &self.known, now);
+        self.known.leaving.clone_from(&plan.leaving);
+        for id in self.jobs.obsolete(&plan) {
+            if let Some(job) = self.running.remove(&id) {
+                job.abort();
+            }
+            self.jobs.finish(id);
+        }
+        for step in plan.steps.values().flatten() {
+            if let Some(id) = self.jobs.admit(step, reading) {
+                tracing::info!(pod = step.job.full_name, "{step}");
+                self.known.begun(&step.action);
+                self.spawn(id, step.action.clone(), context(&pods, &observed.snapshot, &step.action));
+            }
+        }
+        let wake = plan.wake_at.map_or(RELIST, |at| at.since(Time::now()));
+        self.view.send_replace(View {
+            wanted,
+            desired: Arc::new(table),
+            observed: Arc::new(observed),
+            plan: Arc::new(plan),
+            known: Arc::new(self.known.clone()),
+            at: now,
+            error: None,
+        });
+        wake
+    }
+
+    fn blind(&mut self, error: &podstead_runtime::Error) -> Duration {
+        let text = error.to_string();
+        if self.complained.as_ref() != Some(&text) {
+            tracing::error!("cannot read the runtime, everything stays as it is: {text}");
+            self.complained = Some(text.clone());
+        }
+        self.view.send_modify(|view| view.error = Some(text));
+        if error.retry() == Retry::Never { RETRY * 10 } else { RETRY }
+    }
+
+    fn spawn(&mut self, id: JobId, action: Action, context: Context) {
+        let (executor, done) = (Arc::clone(&self.executor), self.done.clone());
+        let job = tokio::spawn(async move {
+            let outcome = executor.execute(&action, &context).await;
+            let _ = done.send(Done { id, outcome });
+        });
+        self.running.insert(id, job.abort_handle());
+    }
+
+    fn finish(&mut self, done: Done) {
+        self.running.remove(&done.id);
+        // An obsolete job that ended in the same moment is not known any more.
+        let Some(action) = self.jobs.finish(done.id) else { return };
+        match done.outcome {
+            Ok(image) => self.known.succeeded(&action, image),
+            Err(failed) => {
+                tracing::warn!(uid = %action.uid(), "could not {action}: {}", failed.message);
+                self.known.failed(&action, failed.retry, failed.reason, &failed.message, Time::now());
+            }
+        }
+    }
+}
+
+fn context(pods: &HashMap<PodUid, Arc<Pod>>, snapshot: &Snapshot, action: &Action) -> Context {
+    let ready = snapshot
+        .sandboxes
+        .iter()
+        .filter(|s| s.pod.uid == *action.uid() && s.state == SandboxState::Ready)
+        .max_by_key(|s| s.attempt);
+    Context {
+        pod: pods.get(action.uid()).cloned(),
+        sandbox_attempt: ready.map_or(0, |s| s.attempt),
+        ips: ready.and_then(|s| s.ips.clone()).unwrap_or_else(Vec::<IpAddr>::new),
+    }
+}
