@@ -95,7 +95,7 @@ clean() {
   for port in $(ip -o link show master "$bridge" 2>/dev/null | sed -E 's/^[0-9]+: ([^@:]+).*/\1/'); do ip link del "$port" 2>/dev/null || true; done
   ip link del "$bridge" 2>/dev/null || true
   if command -v iptables >/dev/null; then clean_rules; fi
-  rm -rf "$dir/cni"
+  rm -rf "$dir/cni" /var/lib/cni/results/"$network"-* /var/lib/cni/cache/results/"$network"-*
 }
 
 case ${1:-} in
