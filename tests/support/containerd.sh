@@ -114,6 +114,9 @@ descendants() {
 
 shims() { grep -lzsxF -- "$socket" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | grep -vx "$$" || true; }
 
+# the recorded process is alive and not another one with the same number
+ours() { [ -f "$dir/pid" ] && grep -qzxF -- "$dir/config.toml" "/proc/$(cat "$dir/pid")/cmdline" 2>/dev/null; }
+
 stop() {
   local ids='' sockets='' name pids tries mounts cgroup
   if tell version >/dev/null 2>&1; then
@@ -125,8 +128,9 @@ stop() {
       done
     done
   fi
-  if [ -f "$dir/pid" ] && grep -qzxF -- "$dir/config.toml" "/proc/$(cat "$dir/pid")/cmdline" 2>/dev/null; then
-    kill -KILL "$(cat "$dir/pid")" 2>/dev/null || true
+  if ours; then
+    kill -KILL "$(cat "$dir/pid")"
+    for ((tries = 0; tries < 100; tries++)); do ours || break; sleep 0.02; done
   fi
   # shellcheck disable=SC2046  # one word per process
   pids=$(descendants $(shims))
