@@ -1,9 +1,6 @@
 //! Work inside a pinned network namespace, on a thread of its own. Changes nothing by itself.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
-};
+use std::{net::IpAddr, path::Path};
 
 use nix::{
     ifaddrs::getifaddrs,
@@ -57,6 +54,12 @@ pub fn enter_net<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> Resu
     })
 }
 
+/// Whether `path` is bound to a namespace now; after a reboot, or when it was let go, it is not.
+pub fn is_pinned(path: &Path) -> bool {
+    let fd = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    fd.is_ok_and(|fd| is_namespace(&fd).unwrap_or(false))
+}
+
 /// The addresses of all interfaces that are inside the network namespace, loopback among them, in the kernel's
 /// order.
 pub fn addresses(netns: &Path) -> Result<Vec<Address>, Error> {
@@ -79,6 +82,6 @@ fn ip_of_mask(mask: Option<&SockaddrStorage>, of: IpAddr) -> Option<IpAddr> {
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(Ipv4Addr::from(a.ip())));
-    v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(Ipv6Addr::from(a.ip()))))
+    let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
 }

@@ -22,7 +22,7 @@ use nix::{
 
 use self::pins::{Dir, KINDS};
 pub use self::{
-    enter::{Address, addresses, enter_net},
+    enter::{Address, addresses, enter_net, is_pinned},
     error::Error,
 };
 
