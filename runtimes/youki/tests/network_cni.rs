@@ -18,6 +18,9 @@ use podstead_youki::{
 use serde_json::json;
 use tempfile::TempDir;
 
+const V4: &str = "10.77.3.0/24";
+const V6: &str = "fd77:3::/64";
+
 struct Node {
     temp: TempDir,
     network: Network,
@@ -62,13 +65,13 @@ impl Drop for Node {
 }
 
 /// Runs `test` inside a new node.
-fn on_node(cni_version: &str, test: impl AsyncFnOnce(&Node) + Send) {
+fn on_node(cni_version: &str, subnets: &[&str], test: impl AsyncFnOnce(&Node) + Send) {
     let temp = tempfile::tempdir().unwrap();
     let conflist = json!({"cniVersion": cni_version, "name": "pods", "plugins": [
         {"type": "bridge", "bridge": "podnet0", "isGateway": true, "hairpinMode": true, "ipam": {
             "type": "host-local",
-            "ranges": [[{"subnet": "10.77.3.0/24"}], [{"subnet": "fd77:3::/64"}]],
-            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+            "ranges": subnets.iter().map(|subnet| json!([{"subnet": subnet}])).collect::<Vec<_>>(),
+            "routes": [{"dst": "0.0.0.0/0"}],
             "dataDir": temp.path().join("ipam"),
         }},
         {"type": "portmap", "snat": true, "capabilities": {"portMappings": true}},
@@ -108,7 +111,7 @@ fn ask(ip: impl Into<IpAddr>, port: u16) -> std::io::Result<String> {
 
 #[test]
 fn a_pod_is_attached_reached_checked_and_detached() {
-    on_node("1.0.0", async |node| {
+    on_node("1.0.0", &[V4], async |node| {
         assert!(matches!(node.network.status().await, Status::Ready { network, .. } if network == "pods"));
         let mut pod = node.pod("web");
         pod.ports = vec![PortMapping {
@@ -121,9 +124,7 @@ fn a_pod_is_attached_reached_checked_and_detached() {
         let outcome = node.network.add(&pod).await.unwrap();
         println!("add: {:?}", start.elapsed());
         let ips = outcome.pod_ips();
-        assert_eq!(ips.len(), 2, "{outcome:?}");
-        assert!(ips[0].is_ipv4() && ips[1].is_ipv6(), "{ips:?}");
-        assert_eq!(outcome.routes.len(), 2);
+        assert_eq!((ips.len(), outcome.routes.len()), (1, 1), "{outcome:?}");
         assert_eq!(node.network.outcome(&pod.sandbox).await.unwrap().as_ref(), Some(&outcome));
         let inside = namespace::addresses(&pod.netns).unwrap();
         let global: Vec<IpAddr> =
@@ -132,29 +133,29 @@ fn a_pod_is_attached_reached_checked_and_detached() {
 
         serve(&pod.netns, "hello from web");
         assert_eq!(ask(ips[0], 8080).unwrap(), "hello from web");
-        // IPv6 needs a moment for duplicate address detection.
-        let start = Instant::now();
-        while ask(ips[1], 8080).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(10), "not reached by IPv6");
-            std::thread::sleep(Duration::from_millis(200));
-        }
         let gateway: IpAddr = "10.77.3.1".parse().unwrap();
         assert_eq!(ask(gateway, 9080).unwrap(), "hello from web", "host port by the node's address");
         let loopback: IpAddr = "127.0.0.1".parse().unwrap();
         assert_eq!(ask(loopback, 9080).unwrap(), "hello from web", "host port by the node's loopback");
 
         let other = node.pod("client");
+        let start = Instant::now();
         let other_ips = node.network.add(&other).await.unwrap().pod_ips();
+        println!("add without host ports: {:?}", start.elapsed());
         assert_ne!(other_ips[0], ips[0]);
         let from_pod = namespace::enter_net(&other.netns, || ask(ips[0], 8080)).unwrap();
         assert_eq!(from_pod.unwrap(), "hello from web", "pod to pod");
         assert_eq!(node.network.attached().await.unwrap(), ["client-sandbox", "web-sandbox"]);
-        node.network.del(&other.sandbox).await.unwrap();
-
+        // Of the pod without host ports: many portmap versions look for the rules of both IP families in any case
+        // (containernetworking/plugins#819).
         let start = Instant::now();
-        assert_eq!(node.network.check(&pod.sandbox).await.unwrap(), Check::Passed);
+        assert_eq!(node.network.check(&other.sandbox).await.unwrap(), Check::Passed);
         println!("check: {:?}", start.elapsed());
-        assert_eq!(node.reserved().len(), 2);
+        let start = Instant::now();
+        node.network.del(&other.sandbox).await.unwrap();
+        println!("del without host ports: {:?}", start.elapsed());
+
+        assert_eq!(node.reserved().len(), 1);
         let start = Instant::now();
         node.network.del(&pod.sandbox).await.unwrap();
         println!("del: {:?}", start.elapsed());
@@ -171,15 +172,39 @@ fn a_pod_is_attached_reached_checked_and_detached() {
 }
 
 #[test]
+fn a_pod_has_an_address_of_each_family() {
+    on_node("1.0.0", &[V6, V4], async |node| {
+        let pod = node.pod("dual");
+        let start = Instant::now();
+        let outcome = node.network.add(&pod).await.unwrap();
+        println!("add with both families: {:?}", start.elapsed());
+        let ips = outcome.pod_ips();
+        assert!(ips.len() == 2 && ips[0].is_ipv6() && ips[1].is_ipv4(), "{ips:?}");
+        assert!(outcome.ips.iter().all(|ip| ip.gateway.is_some()));
+        serve(&pod.netns, "hello from dual");
+        assert_eq!(ask(ips[1], 8080).unwrap(), "hello from dual");
+        // The node's own IPv6 address needs a moment for duplicate address detection.
+        let start = Instant::now();
+        while ask(ips[0], 8080).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(10), "not reached by IPv6");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        assert_eq!(node.network.check(&pod.sandbox).await.unwrap(), Check::Passed);
+        node.network.del(&pod.sandbox).await.unwrap();
+        assert!(node.reserved().is_empty());
+    });
+}
+
+#[test]
 fn detaching_needs_neither_the_configuration_nor_the_namespace() {
-    on_node("0.4.0", async |node| {
+    on_node("0.4.0", &[V4], async |node| {
         let (first, second) = (node.pod("first"), node.pod("second"));
         node.network.add(&first).await.unwrap();
         node.network.add(&second).await.unwrap();
-        assert_eq!(node.reserved().len(), 4);
+        assert_eq!(node.reserved().len(), 2);
         fs::remove_file(node.conflist()).unwrap();
         node.network.del(&first.sandbox).await.unwrap();
-        assert_eq!(node.reserved().len(), 2);
+        assert_eq!(node.reserved().len(), 1);
         namespace::unpin(second.netns.parent().unwrap()).unwrap();
         // As after a reboot: the file is there, the namespace is not.
         fs::write(&second.netns, "").unwrap();
@@ -196,13 +221,13 @@ fn detaching_needs_neither_the_configuration_nor_the_namespace() {
 
 #[test]
 fn attaching_again_leaks_nothing() {
-    on_node("0.3.1", async |node| {
+    on_node("0.3.1", &[V4], async |node| {
         let pod = node.pod("again");
         let first = node.network.add(&pod).await.unwrap();
         assert_eq!(node.network.check(&pod.sandbox).await.unwrap(), Check::NotSupported);
         let second = node.network.add(&pod).await.unwrap();
         assert_ne!(first.pod_ips(), second.pod_ips());
-        assert_eq!(node.reserved().len(), 2);
+        assert_eq!(node.reserved().len(), 1);
         node.network.del(&pod.sandbox).await.unwrap();
         assert!(node.reserved().is_empty());
     });
@@ -210,11 +235,11 @@ fn attaching_again_leaks_nothing() {
 
 #[test]
 fn a_failed_attachment_is_undone() {
-    on_node("1.0.0", async |node| {
+    on_node("1.0.0", &[V4], async |node| {
         let pod = node.pod("undone");
         // The bridge attaches well, then the second plugin refuses its configuration.
         let text = fs::read_to_string(node.conflist()).unwrap();
-        fs::write(node.conflist(), text.replace(r#""snat":true"#, r#""backend":5"#)).unwrap();
+        fs::write(node.conflist(), text.replace(r#""snat":true"#, r#""snat":"sometimes""#)).unwrap();
         let error = node.network.add(&pod).await.unwrap_err();
         println!("{error}");
         assert!(error.to_string().contains("portmap, ADD of sandbox undone-sandbox"), "{error}");
@@ -235,7 +260,7 @@ fn a_failed_attachment_is_undone() {
 
 #[test]
 fn check_notices_a_lost_interface() {
-    on_node("1.0.0", async |node| {
+    on_node("1.0.0", &[V4], async |node| {
         let pod = node.pod("check");
         node.network.add(&pod).await.unwrap();
         namespace::enter_net(&pod.netns, || output("ip link del eth0")).unwrap();
