@@ -68,7 +68,7 @@ impl Drop for Node {
 fn on_node(cni_version: &str, subnets: &[&str], test: impl AsyncFnOnce(&Node) + Send) {
     let temp = tempfile::tempdir().unwrap();
     let conflist = json!({"cniVersion": cni_version, "name": "pods", "plugins": [
-        {"type": "bridge", "bridge": "podnet0", "isGateway": true, "hairpinMode": true, "ipam": {
+        {"type": "bridge", "bridge": "podnet0", "isGateway": true, "ipMasq": true, "hairpinMode": true, "ipam": {
             "type": "host-local",
             "ranges": subnets.iter().map(|subnet| json!([{"subnet": subnet}])).collect::<Vec<_>>(),
             "routes": [{"dst": "0.0.0.0/0"}],
@@ -227,6 +227,13 @@ fn attaching_again_leaks_nothing() {
         assert_eq!(node.network.check(&pod.sandbox).await.unwrap(), Check::NotSupported);
         let second = node.network.add(&pod).await.unwrap();
         assert_ne!(first.pod_ips(), second.pod_ips());
+        assert_eq!(node.reserved().len(), 1);
+        // As after a reboot: the record is there, the node's rules are not, the namespace is a new one.
+        namespace::unpin(pod.netns.parent().unwrap()).unwrap();
+        output("iptables -t nat -F; iptables -t nat -X");
+        let pod = node.pod("again");
+        let third = node.network.add(&pod).await.unwrap();
+        assert!(namespace::addresses(&pod.netns).unwrap().iter().any(|a| a.ip == third.pod_ips()[0]));
         assert_eq!(node.reserved().len(), 1);
         node.network.del(&pod.sandbox).await.unwrap();
         assert!(node.reserved().is_empty());

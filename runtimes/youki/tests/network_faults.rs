@@ -172,7 +172,7 @@ async fn output_that_is_no_result_is_refused() {
 #[tokio::test]
 async fn a_flood_is_stopped() {
     let start = Instant::now();
-    let flood = "[ $CNI_COMMAND = DEL ] && exit 0; head -c 100000000 /dev/zero";
+    let flood = "[ $CNI_COMMAND = DEL ] && exit 0; head -c 100000000 /dev/zero; sleep 1000";
     let rig = Rig::new(&[flood]);
     let (fault, retryable) = rig.fault().await;
     assert!(matches!(fault, Fault::TooMuchOutput { limit: 1_048_576 }), "{fault}");

@@ -43,7 +43,8 @@ pub struct Settings {
     pub bin_dirs: Vec<PathBuf>,
     /// The records of attached sandboxes. They should survive a reboot, because the plugins' own do.
     pub record_dir: PathBuf,
-    /// How long one run of one plugin may take.
+    /// How long one run of one plugin may take. An attachment that fails by it may take twice as long, because it
+    /// is undone.
     pub deadline: Duration,
 }
 
@@ -143,7 +144,9 @@ impl Network {
         ended
     }
 
-    /// Asks the plugins whether the sandbox's network is as they made it.
+    /// Asks the plugins whether the sandbox's network is as they made it. A failure alone is no reason to take a pod
+    /// down: many versions of portmap fail for every pod with host ports that has addresses of one IP family only
+    /// (containernetworking/plugins#819).
     pub async fn check(&self, sandbox: &str) -> Result<Check, Error> {
         let record = self.load(sandbox).await?.ok_or_else(|| Error::NotAttached(sandbox.to_owned()))?;
         let result = record.result.as_ref().ok_or_else(|| Error::NotAttached(sandbox.to_owned()))?;
@@ -162,7 +165,8 @@ impl Network {
 
     /// Detaches a sandbox, with the configuration it was attached with, last plugin first. A plugin's failure does
     /// not keep the others from running; the first failure is returned and the call can be made again. Success when
-    /// there is nothing (left) to do. The network namespace may be gone already.
+    /// there is nothing (left) to do. The network namespace may be gone already, but should be let go of after this,
+    /// because some plugins find what they made on the node only by the addresses inside.
     pub async fn del(&self, sandbox: &str) -> Result<(), Error> {
         let Some(record) = self.load(sandbox).await? else { return Ok(()) };
         self.undo(&record, record.list.plugins.len()).await?;
