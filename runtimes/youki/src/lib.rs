@@ -1,1 +1,4 @@
 //! podstead's direct runtime on libcontainer, without any daemon.
+
+pub mod namespace;
+pub mod network;
