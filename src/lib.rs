@@ -1,1 +1,3 @@
 //! podstead keeps Kubernetes static pods running on a node.
+
+pub mod manifest;

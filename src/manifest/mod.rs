@@ -1,0 +1,5 @@
+//! Manifests.
+mod refusal;
+mod scalar;
+mod schema;
+mod tree;
