@@ -89,6 +89,18 @@ impl Refusals {
         }
     }
 
+    /// Takes over the errors of another check of the same document. With `unrelated_only`, those are left out
+    /// that only follow from an error already known: the same field, one within the other, or the field that
+    /// was meant by a misspelt one.
+    pub(crate) fn absorb(&mut self, other: Self, unrelated_only: bool) {
+        let known = if unrelated_only { self.list.clone() } else { Vec::new() };
+        for refusal in other.list {
+            if self.list.len() < MOST && !known.iter().any(|k| related(k, &refusal)) {
+                self.list.push(refusal);
+            }
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
@@ -103,4 +115,17 @@ impl Refusals {
         self.list.dedup();
         self.list
     }
+}
+
+fn related(known: &Refusal, later: &Refusal) -> bool {
+    let within = |outer: &str, inner: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let meant = known.suggestion.as_ref().map(|name| match known.field.rsplit_once('.') {
+        Some((parent, _)) => format!("{parent}.{name}"),
+        None => name.clone(),
+    });
+    within(&known.field, &later.field)
+        || within(&later.field, &known.field)
+        || meant.is_some_and(|meant| within(&meant, &later.field))
 }
