@@ -49,6 +49,7 @@ impl Report<'_> {
     /// An error unless `value` is one of `known`.
     pub(crate) fn one_of(&mut self, field: &str, value: &str, known: &[&str]) {
         if !known.contains(&value) {
+            let known: Vec<&str> = known.iter().copied().filter(|k| !k.is_empty()).collect();
             self.add(field, format!("\"{value}\" is not one of {}", known.join(", ")));
         }
     }
@@ -193,10 +194,11 @@ fn port(port: &ContainerPort, field: &str, host_network: bool, report: &mut Repo
         }
         _ => {}
     }
-    if let Some(number) = port.host_port.filter(|n| *n != 0) {
+    // On the host's network an absent hostPort was defaulted to containerPort, which is checked above.
+    if let Some(number) = port.host_port.filter(|n| *n != 0 && *n != port.container_port) {
         if !range.contains(&number) {
             report.add(&format!("{field}.hostPort"), "must be between 1 and 65535");
-        } else if host_network && number != port.container_port {
+        } else if host_network {
             report.add(&format!("{field}.hostPort"), "must equal containerPort on the host's network");
         }
     }

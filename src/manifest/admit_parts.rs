@@ -76,8 +76,12 @@ pub(super) fn mounts(container: &Container, field: &str, volumes: &HashSet<&str>
 /// Quantities are valid, known, not negative, and requests stay within limits.
 pub(super) fn resources(resources: Option<&ResourceRequirements>, field: &str, report: &mut Report<'_>) {
     let Some(resources) = resources else { return };
-    let limits = amounts(resources.limits.as_ref(), &format!("{field}.limits"), report);
-    let requests = amounts(resources.requests.as_ref(), &format!("{field}.requests"), report);
+    let limits = amounts(resources.limits.iter().flatten(), &format!("{field}.limits"), report);
+    // A request that was defaulted from its limit is not reported a second time.
+    let own = resources.requests.iter().flatten().filter(|(name, request)| {
+        resources.limits.as_ref().and_then(|limits| limits.get(*name)) != Some(*request)
+    });
+    let requests = amounts(own, &format!("{field}.requests"), report);
     for (name, (request, text)) in &requests {
         if let Some((limit, limit_text)) = limits.get(name)
             && request > limit
@@ -91,12 +95,12 @@ pub(super) fn resources(resources: Option<&ResourceRequirements>, field: &str, r
 type Amounts<'q> = BTreeMap<&'q str, (Amount, &'q str)>;
 
 fn amounts<'q>(
-    quantities: Option<&'q BTreeMap<String, Quantity>>,
+    quantities: impl Iterator<Item = (&'q String, &'q Quantity)>,
     field: &str,
     report: &mut Report<'_>,
 ) -> Amounts<'q> {
     let mut amounts = Amounts::new();
-    for (name, Quantity(text)) in quantities.into_iter().flatten() {
+    for (name, Quantity(text)) in quantities {
         let field = format!("{field}[{name}]");
         if !matches!(name.as_str(), "cpu" | "memory") {
             let version = env!("CARGO_PKG_VERSION");

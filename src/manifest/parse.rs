@@ -179,7 +179,7 @@ impl Reader<'_> {
         }
         // The items of a PodList need not repeat version and kind.
         let bare = !prefix.is_empty() && node.get("kind").is_none() && node.get("apiVersion").is_none();
-        if !bare && !(self.kind(node, prefix) & self.version(node, prefix)) {
+        if !bare && !(self.kind(node, prefix) && self.version(node, prefix)) {
             return;
         }
         let before = self.refusals.len();
