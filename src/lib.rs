@@ -1,5 +1,6 @@
 //! podstead keeps Kubernetes static pods running on a node.
 
 pub mod config;
+pub mod manifest;
 pub mod node;
 pub mod pod;

@@ -1,0 +1,22 @@
+//! Manifests: from files in a directory to the table of pods that should run.
+//!
+//! `watch` and `read` touch the file system; everything else here is pure. An unreadable file or directory is
+//! never an empty one: it keeps its last good pods and shows why.
+
+mod admit;
+mod admit_parts;
+mod check;
+mod defaults;
+mod identity;
+mod names;
+mod parse;
+pub mod quantity;
+mod refusal;
+mod scalar;
+mod schema;
+pub mod support;
+mod tree;
+
+pub use identity::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, node_name};
+pub use parse::{MAX_BYTES, ManifestPod, validate};
+pub use refusal::{Position, Refusal};

@@ -1,0 +1,316 @@
+//! The one table of a v1 Pod's fields and what podstead does with each. Pure.
+//!
+//! The checker, the documentation and the tests read this table; a test holds it against the Pod type, so that
+//! no field can be forgotten when Kubernetes grows one.
+
+/// What happens to a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// Taken and acted upon.
+    Supported,
+    /// A group; its fields have rows of their own.
+    Parts,
+    /// Taken, kept in the pod and shown, but nothing follows from it; the text says why.
+    NoEffect(&'static str),
+    /// Left out of the pod: only an API server gives it a meaning; the text says why.
+    Dropped(&'static str),
+    /// Refused for now; the text names the missing feature.
+    NotYet(&'static str),
+    /// Refused for now unless it has one of these values, which are what happens anyway.
+    NotYetUnless(&'static [&'static str], &'static str),
+    /// Refused as the kubelet refuses it: a static pod has no access to this kind of API object
+    /// (`kubelet-static-pods.md 1.3`).
+    MayNotReference(&'static str),
+    /// Refused for good; the text says why.
+    Never(&'static str),
+}
+
+use Support::{Dropped, MayNotReference, Never, NoEffect, NotYet, NotYetUnless, Parts, Supported};
+
+const SCHEDULING: &str = "scheduling is over: a static pod's node is given";
+const SERVER: &str = "set by an API server";
+const OFF: &[&str] = &["false"];
+const EMPTY: &[&str] = &["{}"];
+
+/// Field path (`[]` after lists) and what happens to it; in the order of the documentation.
+/// A row that is neither `Supported` nor `Parts` covers everything below it.
+pub const TABLE: &[(&str, Support)] = &[
+    ("apiVersion", Supported),
+    ("kind", Supported),
+    ("metadata", Parts),
+    ("metadata.name", Supported),
+    ("metadata.namespace", Supported),
+    ("metadata.labels", Supported),
+    ("metadata.annotations", Supported),
+    ("metadata.uid", Supported),
+    ("metadata.creationTimestamp", Dropped(SERVER)),
+    ("metadata.deletionGracePeriodSeconds", Dropped(SERVER)),
+    ("metadata.deletionTimestamp", Never("a static pod ends when its file is taken away")),
+    ("metadata.finalizers", Dropped("nothing deletes a static pod through an API server")),
+    ("metadata.generateName", Dropped("names are not generated for static pods")),
+    ("metadata.generation", Dropped(SERVER)),
+    ("metadata.managedFields", Dropped(SERVER)),
+    ("metadata.ownerReferences", Dropped("a static pod belongs to its file")),
+    ("metadata.resourceVersion", Dropped(SERVER)),
+    ("metadata.selfLink", Dropped(SERVER)),
+    ("spec", Parts),
+    ("spec.containers", Supported),
+    ("spec.containers[].name", Supported),
+    ("spec.containers[].image", Supported),
+    ("spec.containers[].imagePullPolicy", Supported),
+    ("spec.containers[].command", Supported),
+    ("spec.containers[].args", Supported),
+    ("spec.containers[].workingDir", Supported),
+    ("spec.containers[].env", Supported),
+    ("spec.containers[].env[].name", Supported),
+    ("spec.containers[].env[].value", Supported),
+    ("spec.containers[].env[].valueFrom", Parts),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef", MayNotReference("configmaps")),
+    ("spec.containers[].env[].valueFrom.secretKeyRef", MayNotReference("secrets")),
+    ("spec.containers[].env[].valueFrom.fieldRef", NotYet("the downward API")),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef", NotYet("the downward API")),
+    ("spec.containers[].env[].valueFrom.fileKeyRef", NotYet("variables from files")),
+    ("spec.containers[].envFrom", Parts),
+    ("spec.containers[].envFrom[].configMapRef", MayNotReference("configmaps")),
+    ("spec.containers[].envFrom[].secretRef", MayNotReference("secrets")),
+    ("spec.containers[].envFrom[].prefix", NotYet("envFrom")),
+    ("spec.containers[].ports", Supported),
+    ("spec.containers[].ports[].name", Supported),
+    ("spec.containers[].ports[].containerPort", Supported),
+    ("spec.containers[].ports[].hostPort", Supported),
+    ("spec.containers[].ports[].hostIP", Supported),
+    ("spec.containers[].ports[].protocol", Supported),
+    ("spec.containers[].resources", Supported),
+    ("spec.containers[].resources.limits", Supported),
+    ("spec.containers[].resources.requests", Supported),
+    ("spec.containers[].resources.claims", MayNotReference("resourceclaims")),
+    ("spec.containers[].volumeMounts", Supported),
+    ("spec.containers[].volumeMounts[].name", Supported),
+    ("spec.containers[].volumeMounts[].mountPath", Supported),
+    ("spec.containers[].volumeMounts[].readOnly", Supported),
+    ("spec.containers[].volumeMounts[].mountPropagation", NotYetUnless(&["None"], "mount propagation")),
+    ("spec.containers[].volumeMounts[].recursiveReadOnly", NotYetUnless(&["Disabled"], "recursive read-only mounts")),
+    ("spec.containers[].volumeMounts[].subPath", NotYet("mounting a part of a volume")),
+    ("spec.containers[].volumeMounts[].subPathExpr", NotYet("mounting a part of a volume")),
+    ("spec.containers[].volumeMounts[].bindMountOptions", NotYet("bind mount options")),
+    ("spec.containers[].securityContext", Parts),
+    (
+        "spec.containers[].securityContext.allowPrivilegeEscalation",
+        NotYetUnless(&["true"], "forbidding privilege escalation"),
+    ),
+    ("spec.containers[].securityContext.appArmorProfile", NotYet("AppArmor profiles")),
+    ("spec.containers[].securityContext.capabilities", NotYetUnless(EMPTY, "adding and dropping capabilities")),
+    ("spec.containers[].securityContext.privileged", NotYetUnless(OFF, "privileged containers")),
+    ("spec.containers[].securityContext.procMount", NotYetUnless(&["Default"], "an unmasked /proc")),
+    ("spec.containers[].securityContext.readOnlyRootFilesystem", NotYetUnless(OFF, "a read-only root file system")),
+    ("spec.containers[].securityContext.runAsGroup", NotYet("choosing the group")),
+    ("spec.containers[].securityContext.runAsNonRoot", NotYetUnless(OFF, "refusing to run as root")),
+    ("spec.containers[].securityContext.runAsUser", NotYet("choosing the user")),
+    ("spec.containers[].securityContext.seLinuxOptions", NotYetUnless(EMPTY, "SELinux options")),
+    ("spec.containers[].securityContext.seccompProfile", NotYet("choosing the seccomp profile")),
+    ("spec.containers[].securityContext.windowsOptions", Never("podstead runs on Linux")),
+    ("spec.containers[].livenessProbe", NotYet("probes")),
+    ("spec.containers[].readinessProbe", NotYet("probes")),
+    ("spec.containers[].startupProbe", NotYet("probes")),
+    ("spec.containers[].lifecycle", NotYet("lifecycle hooks")),
+    ("spec.containers[].resizePolicy", NoEffect("a changed manifest replaces the pod, nothing is resized in place")),
+    ("spec.containers[].restartPolicy", NotYet("a restart policy of a single container")),
+    ("spec.containers[].restartPolicyRules", NotYet("a restart policy of a single container")),
+    ("spec.containers[].stdin", NotYetUnless(OFF, "an open standard input")),
+    ("spec.containers[].stdinOnce", NotYetUnless(OFF, "an open standard input")),
+    ("spec.containers[].tty", NotYetUnless(OFF, "a terminal")),
+    (
+        "spec.containers[].terminationMessagePath",
+        NotYetUnless(&["/dev/termination-log"], "termination messages"),
+    ),
+    ("spec.containers[].terminationMessagePolicy", NotYetUnless(&["File"], "termination messages")),
+    ("spec.containers[].volumeDevices", NotYet("raw block devices")),
+    ("spec.volumes", Supported),
+    ("spec.volumes[].name", Supported),
+    ("spec.volumes[].hostPath", Supported),
+    ("spec.volumes[].hostPath.path", Supported),
+    ("spec.volumes[].hostPath.type", Supported),
+    ("spec.volumes[].emptyDir", Supported),
+    ("spec.volumes[].emptyDir.medium", NotYet("emptyDir in memory or on huge pages")),
+    ("spec.volumes[].emptyDir.mode", NotYet("emptyDir modes")),
+    ("spec.volumes[].emptyDir.sizeLimit", NotYet("emptyDir size limits")),
+    ("spec.volumes[].downwardAPI", NotYet("the downward API")),
+    ("spec.volumes[].image", NotYet("image volumes")),
+    ("spec.volumes[].projected", Parts),
+    ("spec.volumes[].projected.defaultMode", NotYet("projected volumes")),
+    ("spec.volumes[].projected.defaultUser", NotYet("projected volumes")),
+    ("spec.volumes[].projected.sources", Parts),
+    (
+        "spec.volumes[].projected.sources[].clusterTrustBundle",
+        MayNotReference("clustertrustbundles"),
+    ),
+    ("spec.volumes[].projected.sources[].configMap", MayNotReference("configmaps (via projected volumes)")),
+    ("spec.volumes[].projected.sources[].downwardAPI", NotYet("the downward API")),
+    ("spec.volumes[].projected.sources[].podCertificate", MayNotReference("podcertificates")),
+    ("spec.volumes[].projected.sources[].secret", MayNotReference("secrets (via projected volumes)")),
+    (
+        "spec.volumes[].projected.sources[].serviceAccountToken",
+        MayNotReference("serviceaccounts (via projected volumes)"),
+    ),
+    ("spec.volumes[].configMap", MayNotReference("configmaps (via configmap volumes)")),
+    ("spec.volumes[].secret", MayNotReference("secrets (via secret volumes)")),
+    ("spec.volumes[].csi", MayNotReference("csidrivers (via CSI volumes)")),
+    ("spec.volumes[].glusterfs", MayNotReference("endpoints (via glusterFS volumes)")),
+    ("spec.volumes[].persistentVolumeClaim", MayNotReference("persistentvolumeclaims")),
+    ("spec.volumes[].ephemeral", MayNotReference("persistentvolumeclaims (via ephemeral volumes)")),
+    ("spec.volumes[].azureFile", MayNotReference("secrets (via azureFile volumes)")),
+    ("spec.volumes[].nfs", NotYet("network volumes")),
+    ("spec.volumes[].iscsi", NotYet("network volumes")),
+    ("spec.volumes[].fc", NotYet("network volumes")),
+    ("spec.volumes[].cephfs", NotYet("network volumes")),
+    ("spec.volumes[].rbd", NotYet("network volumes")),
+    ("spec.volumes[].quobyte", NotYet("network volumes")),
+    ("spec.volumes[].flexVolume", NotYet("volume plugins")),
+    ("spec.volumes[].flocker", NotYet("volume plugins")),
+    ("spec.volumes[].portworxVolume", NotYet("volume plugins")),
+    ("spec.volumes[].scaleIO", NotYet("volume plugins")),
+    ("spec.volumes[].storageos", NotYet("volume plugins")),
+    ("spec.volumes[].gitRepo", NotYet("git volumes")),
+    ("spec.volumes[].awsElasticBlockStore", NotYet("cloud disks")),
+    ("spec.volumes[].azureDisk", NotYet("cloud disks")),
+    ("spec.volumes[].cinder", NotYet("cloud disks")),
+    ("spec.volumes[].gcePersistentDisk", NotYet("cloud disks")),
+    ("spec.volumes[].photonPersistentDisk", NotYet("cloud disks")),
+    ("spec.volumes[].vsphereVolume", NotYet("cloud disks")),
+    ("spec.restartPolicy", Supported),
+    ("spec.terminationGracePeriodSeconds", Supported),
+    ("spec.hostNetwork", Supported),
+    ("spec.activeDeadlineSeconds", NotYet("pod deadlines")),
+    ("spec.affinity", Parts),
+    ("spec.affinity.nodeAffinity", NotYet("matching the node's labels")),
+    ("spec.affinity.podAffinity", NoEffect(SCHEDULING)),
+    ("spec.affinity.podAntiAffinity", NoEffect(SCHEDULING)),
+    ("spec.automountServiceAccountToken", NoEffect("a static pod has no service account")),
+    ("spec.dnsConfig", NotYetUnless(EMPTY, "DNS settings of a pod")),
+    (
+        "spec.dnsPolicy",
+        NotYetUnless(&["ClusterFirst", "ClusterFirstWithHostNet", "Default"], "DNS settings of a pod"),
+    ),
+    ("spec.enableServiceLinks", NoEffect("there are no services without an API server")),
+    ("spec.ephemeralContainers", Never("ephemeral containers cannot be part of a manifest")),
+    ("spec.evictionResponders", NotYet("eviction responders")),
+    ("spec.hostAliases", NotYet("host aliases")),
+    ("spec.hostIPC", NotYetUnless(OFF, "the host's IPC namespace")),
+    ("spec.hostPID", NotYetUnless(OFF, "the host's process namespace")),
+    ("spec.hostUsers", NotYetUnless(&["true"], "user namespaces")),
+    ("spec.hostname", NotYet("a hostname other than the pod's name")),
+    ("spec.hostnameOverride", NotYet("a hostname other than the pod's name")),
+    ("spec.imagePullSecrets", MayNotReference("secrets")),
+    ("spec.initContainers", NotYet("init containers")),
+    ("spec.nodeName", NoEffect("overwritten with this node's name")),
+    ("spec.nodeSelector", NotYet("matching the node's labels")),
+    ("spec.os", Parts),
+    ("spec.os.name", NotYetUnless(&["linux"], "operating systems other than Linux")),
+    ("spec.overhead", NotYet("pod overhead")),
+    ("spec.preemptionPolicy", NoEffect(SCHEDULING)),
+    ("spec.priority", NoEffect("pods do not compete for a place on the node")),
+    ("spec.priorityClassName", NoEffect("kept; only `system-node-critical` is known without an API server")),
+    ("spec.readinessGates", NotYet("readiness gates")),
+    ("spec.resourceClaims", MayNotReference("resourceclaims")),
+    ("spec.resources", NotYetUnless(EMPTY, "resources of the pod as a whole")),
+    ("spec.runtimeClassName", NotYet("runtime classes")),
+    ("spec.schedulerName", NoEffect(SCHEDULING)),
+    ("spec.schedulingGates", Never("a static pod cannot wait for a scheduler")),
+    ("spec.schedulingGroup", NoEffect(SCHEDULING)),
+    ("spec.securityContext", Parts),
+    ("spec.securityContext.appArmorProfile", NotYet("AppArmor profiles")),
+    ("spec.securityContext.fsGroup", NotYet("a group for volumes")),
+    ("spec.securityContext.fsGroupChangePolicy", NotYet("a group for volumes")),
+    ("spec.securityContext.runAsGroup", NotYet("choosing the group")),
+    ("spec.securityContext.runAsNonRoot", NotYetUnless(OFF, "refusing to run as root")),
+    ("spec.securityContext.runAsUser", NotYet("choosing the user")),
+    ("spec.securityContext.seLinuxChangePolicy", NotYet("SELinux options")),
+    ("spec.securityContext.seLinuxOptions", NotYetUnless(EMPTY, "SELinux options")),
+    ("spec.securityContext.seccompProfile", NotYet("choosing the seccomp profile")),
+    ("spec.securityContext.supplementalGroups", NotYet("supplemental groups")),
+    ("spec.securityContext.supplementalGroupsPolicy", NotYetUnless(&["Merge"], "supplemental groups")),
+    ("spec.securityContext.sysctls", NotYet("kernel parameters")),
+    ("spec.securityContext.windowsOptions", Never("podstead runs on Linux")),
+    ("spec.serviceAccount", MayNotReference("serviceaccounts")),
+    ("spec.serviceAccountName", MayNotReference("serviceaccounts")),
+    ("spec.setHostnameAsFQDN", NotYetUnless(OFF, "a fully qualified hostname")),
+    ("spec.shareProcessNamespace", NotYetUnless(OFF, "a process namespace shared by the pod")),
+    ("spec.subdomain", NotYet("a subdomain")),
+    ("spec.tolerations", NoEffect("kept and shown; a static pod tolerates every taint")),
+    ("spec.topologySpreadConstraints", NoEffect(SCHEDULING)),
+    ("status", Dropped("the status is observed, not given")),
+];
+
+/// The row of a path; `None` when an ancestor's row speaks for it or the field is unknown.
+pub fn of(path: &str) -> Option<Support> {
+    // About 170 rows, read once per field of a manifest.
+    TABLE.iter().find(|(row, _)| *row == path).map(|(_, support)| *support)
+}
+
+impl Support {
+    /// The message of a refusal; `None` where the field is taken.
+    pub fn refusal(self) -> Option<String> {
+        let version = env!("CARGO_PKG_VERSION");
+        Some(match self {
+            Supported | Parts | NoEffect(_) | Dropped(_) => return None,
+            NotYet(what) => format!("not supported yet by podstead {version}: {what}"),
+            NotYetUnless(values, what) => {
+                let values = values.join(" or ");
+                format!("not supported yet by podstead {version}: {what} (only {values} is accepted)")
+            }
+            MayNotReference(what) => format!("static pods may not reference {what}"),
+            Never(why) => format!("not accepted: {why}"),
+        })
+    }
+}
+
+/// The table as Markdown, for `docs/manifests.md`.
+pub fn markdown() -> String {
+    let mut out = String::from("| Field | What podstead does |\n|---|---|\n");
+    for (path, support) in TABLE {
+        let text = match support {
+            Parts => continue,
+            Supported => "supported".to_owned(),
+            NoEffect(why) => format!("accepted, no effect: {why}"),
+            Dropped(why) => format!("accepted and left out: {why}"),
+            NotYet(what) => format!("refused, not supported yet: {what}"),
+            NotYetUnless(values, what) => {
+                let values: Vec<String> = values.iter().map(|v| format!("`{v}`")).collect();
+                format!("only {}; otherwise refused, not supported yet: {what}", values.join(", "))
+            }
+            MayNotReference(what) => format!("refused: static pods may not reference {what}"),
+            Never(why) => format!("refused: {why}"),
+        };
+        out.push_str(&format!("| `{path}` | {text} |\n"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::schema;
+    use super::*;
+
+    /// Paths of the Pod type that need a row: all that no refusing or dropping row covers.
+    fn needed() -> BTreeSet<String> {
+        let mut needed = BTreeSet::new();
+        schema::pod().walk("", &mut |path, _| {
+            needed.insert(path.to_owned());
+            matches!(of(path), Some(Supported | Parts))
+        });
+        needed
+    }
+
+    #[test]
+    fn every_field_of_the_pod_type_has_a_row_and_every_row_a_field() {
+        let rows: BTreeSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(rows.len(), TABLE.len(), "a path has two rows");
+        let needed = needed();
+        let missing: Vec<_> = needed.difference(&rows).collect();
+        let stale: Vec<_> = rows.difference(&needed).collect();
+        assert!(missing.is_empty(), "fields of the Pod type without a row: {missing:?}");
+        assert!(stale.is_empty(), "rows without a field, or below a row that covers them: {stale:?}");
+    }
+}

@@ -1,0 +1,139 @@
+//! The manifest reader against the files in `fixtures/manifests/`, and its documentation.
+//!
+//! `BLESS=1 cargo test -p podstead --test manifest` writes the expected texts anew; read the difference then.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use podstead::manifest::{ManifestPod, support, validate};
+
+const NODE: &str = "Node-1";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn fixtures(kind: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join("fixtures/manifests").join(kind))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml" || e == "json"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Compares with the file, or writes it when blessing.
+fn expect(file: &Path, got: &str, wrong: &mut Vec<String>) {
+    if std::env::var_os("BLESS").is_some() {
+        return fs::write(file, got).unwrap();
+    }
+    let want = fs::read_to_string(file).unwrap_or_default();
+    if want != got {
+        wrong.push(format!("{}\n--- expected\n{want}--- got\n{got}", file.display()));
+    }
+}
+
+/// The file's name alone stands in errors and in the uid, so that the texts are the same on every machine.
+fn read(file: &Path) -> Result<Vec<ManifestPod>, String> {
+    let name = Path::new("/etc/kubernetes/manifests").join(file.file_name().unwrap());
+    validate(&fs::read(file).unwrap(), &name, NODE).map_err(|refusals| {
+        let text: String = refusals.iter().map(|r| format!("{r}\n")).collect();
+        let version = concat!("podstead ", env!("CARGO_PKG_VERSION"));
+        text.replace("/etc/kubernetes/manifests/", "").replace(version, "podstead VERSION")
+    })
+}
+
+#[test]
+fn every_refused_manifest_says_exactly_why() {
+    let mut wrong = Vec::new();
+    let files = fixtures("refused");
+    assert!(files.len() >= 25);
+    for file in files {
+        match read(&file) {
+            Ok(_) => wrong.push(format!("{} was taken", file.display())),
+            Err(text) => expect(&file.with_extension("expected"), &text, &mut wrong),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_good_manifest_becomes_exactly_this_pod() {
+    let mut wrong = Vec::new();
+    let files = fixtures("good");
+    assert!(files.len() >= 12);
+    for file in files {
+        match read(&file) {
+            Err(text) => wrong.push(text),
+            Ok(pods) => {
+                let pods: Vec<_> = pods.iter().map(|p| &p.pod).collect();
+                let text = serde_yaml::to_string(&pods).unwrap();
+                expect(&file.with_extension("expected"), &text, &mut wrong);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// These uids name running pods on users' nodes: a change of any of them restarts pods on upgrade.
+#[test]
+fn the_uid_of_a_manifest_never_changes() {
+    let pinned = BTreeMap::from([
+        ("static-web.yaml", "272d15fb226cfae5380b5072d3cf9345"),
+        ("resources.yaml", "ee3a246d9eb124f4a710e9b903ce60aa"),
+        ("volumes.yaml", "0781ffdef112bd6f76afb705e5faa489"),
+    ]);
+    for (name, uid) in pinned {
+        let pods = read(&root().join("fixtures/manifests/good").join(name)).unwrap();
+        assert_eq!(pods[0].uid, uid, "{name}");
+    }
+}
+
+fn uid(text: &str, path: &str, node: &str) -> String {
+    validate(text.as_bytes(), Path::new(path), node).unwrap()[0].uid.clone()
+}
+
+#[test]
+fn the_uid_follows_meaning_and_place_not_form() {
+    let yaml = "# comment\napiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {}}\nspec:\n  containers:\n  - \
+                {name: c, image: busybox, resources: {limits: {cpu: 500m}}}\n";
+    let json = r#"{"spec":{"restartPolicy":"Always","containers":[{"image":"busybox","name":"c",
+        "resources":{"limits":{"cpu":"0.5"}}}]},"metadata":{"namespace":"default","name":"a"},
+        "kind":"Pod","apiVersion":"v1"}"#;
+    let one = uid(yaml, "/m/a.yaml", "node");
+    assert_eq!(one.len(), 32);
+    assert_eq!(one, uid(json, "/m/a.yaml", " NODE "), "form, defaults written out, case of the node");
+    assert_ne!(one, uid(yaml, "/m/b.yaml", "node"), "the file");
+    assert_ne!(one, uid(yaml, "/m/a.yaml", "other"), "the node");
+    assert_ne!(one, uid(&yaml.replace("busybox", "busybox:1"), "/m/a.yaml", "node"), "the content");
+}
+
+#[test]
+fn the_documents_of_a_file_keep_their_uids_in_any_order() {
+    let file = root().join("fixtures/manifests/good/two-documents.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let mut parts: Vec<&str> = text.split("---\n").collect();
+    parts.reverse();
+    let uids = |text: &str| {
+        let mut pods = validate(text.as_bytes(), Path::new("/m/two.yaml"), NODE).unwrap();
+        pods.sort_by_key(ManifestPod::key);
+        pods.into_iter().map(|p| p.uid).collect::<Vec<_>>()
+    };
+    assert_eq!(uids(&text), uids(&parts.join("---\n")));
+}
+
+#[test]
+fn the_documentation_shows_the_table() {
+    let file = root().join("docs/manifests.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let (begin, end) = ("<!-- fields: begin -->\n", "<!-- fields: end -->");
+    let from = text.find(begin).unwrap() + begin.len();
+    let to = text.find(end).unwrap();
+    let table = support::markdown();
+    if std::env::var_os("BLESS").is_some() {
+        return fs::write(&file, format!("{}{table}{}", &text[..from], &text[to..])).unwrap();
+    }
+    assert!(text[from..to] == table, "docs/manifests.md is out of date; run this test with BLESS=1");
+}
