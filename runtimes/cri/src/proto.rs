@@ -28,7 +28,7 @@ impl std::fmt::Debug for AuthConfig {
         f.debug_struct("AuthConfig")
             .field("server_address", &self.server_address)
             .field("holds", &kind)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -123,14 +123,15 @@ fn everything_the_reference_has_ours_has_unchanged() {
 #[test]
 fn what_ours_has_beyond_the_reference_is_listed() {
     let reference = picture(&compile(&reference_proto()));
-    let beyond: String = ours()
+    let ours = ours();
+    let beyond: Vec<String> = ours
         .iter()
         .filter(|(name, _)| !reference.contains_key(*name))
-        .map(|(name, line)| format!("{name}: {line}\n"))
+        .map(|(name, line)| format!("{name}: {line}"))
         .collect();
-    if beyond != BEYOND {
+    if beyond != BEYOND.lines().collect::<Vec<_>>() {
         let path = std::env::temp_dir().join(format!("beyond-{}.txt", std::process::id()));
-        std::fs::write(&path, &beyond).expect("write the new list");
+        std::fs::write(&path, beyond.join("\n") + "\n").expect("write the new list");
         panic!(
             "tests/wire/beyond.txt is not what ours has beyond the reference; the list is in {}",
             path.display()
