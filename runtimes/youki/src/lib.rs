@@ -1,1 +1,3 @@
 //! podstead's direct runtime on libcontainer, without any daemon.
+
+pub mod image;
