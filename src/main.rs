@@ -1,2 +1,68 @@
-//! The podstead binary.
-fn main() {}
+//! The podstead binary: flags, one match, the command. Hidden entries branch off before any thread exists.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use podstead::backend::Backend;
+use podstead::cli::{self, Cli, Command};
+
+fn main() -> ExitCode {
+    // The shim and exec entries call libcontainer, which must never run beside another thread.
+    if let Some(code) = podstead_youki::shim::dispatch() {
+        return code;
+    }
+    let cli = Cli::parse();
+    log(cli.v);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).thread_keep_alive(std::time::Duration::from_secs(2)).enable_all();
+    let outcome = match runtime.build() {
+        Ok(runtime) => runtime.block_on(command(&cli)),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("podstead: {error:#}");
+            cli::exit_code(&error)
+        }
+    }
+}
+
+fn log(verbosity: u8) {
+    let level = match verbosity {
+        0 => "warn",
+        1 => "info",
+        2..4 => "info,podstead=debug,podstead_cri=debug,podstead_youki=debug",
+        _ => "debug,podstead=trace,podstead_cri=trace,podstead_youki=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PODSTEAD_LOG");
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| level.into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+}
+
+async fn command(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let backend = async || Backend::open(&cli.runtime).await;
+    match &cli.command {
+        Command::Run(flags) => cli::run::run(&cli.runtime, flags).await?,
+        Command::Ps(args) => cli::ps::run(&backend().await?, args).await?,
+        Command::Pods(args) => cli::pods::run(&cli.runtime, args).await?,
+        Command::Logs(args) => cli::logs::run(&backend().await?, args).await?,
+        Command::Exec(args) => {
+            let code = cli::exec::run(&backend().await?, args).await?;
+            // A reader of standard input may still wait for a key; nothing is owed to it.
+            std::process::exit(code);
+        }
+        Command::Inspect(args) => cli::inspect::run(&backend().await?, args).await?,
+        Command::Stop(args) => cli::stop::run(&backend().await?, args).await?,
+        Command::Images(args) => cli::images::run(&backend().await?, args).await?,
+        Command::Validate(args) => return cli::validate::run(args),
+        Command::Version(args) => cli::version::run(backend().await, args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

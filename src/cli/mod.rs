@@ -58,3 +58,17 @@ pub enum Command {
     /// Print versions of podstead and the runtime
     Version(version::Args),
 }
+
+/// The exit code an error deserves; documented in the help text.
+pub fn exit_code(error: &anyhow::Error) -> std::process::ExitCode {
+    use podstead_runtime::Error;
+    if error.downcast_ref::<find::NotFound>().is_some() {
+        return 3.into();
+    }
+    match error.downcast_ref::<Error>() {
+        Some(Error::NotFound { .. }) => 3.into(),
+        Some(Error::Unavailable { .. } | Error::Deadline { .. }) => 5.into(),
+        _ if error.downcast_ref::<crate::config::ConfigError>().is_some() => 2.into(),
+        _ => 1.into(),
+    }
+}

@@ -1,0 +1,136 @@
+//! The runtime the flags ask for, as one type. The only room of the agent that knows which backends exist; it decides
+//! nothing and passes every verb on.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::Stream;
+use podstead_cri::Cri;
+use podstead_runtime::{
+    Auth, ContainerId, ContainerSpec, ContainerStats, ExecOutput, ExecSpec, ExecStreams, Hint, Image, ImageFs,
+    ImageSpec, LinuxResources, PullProgress, Result, Runtime, RuntimeInfo, RuntimeStatus, SandboxId, SandboxSpec,
+    SandboxStats, Snapshot,
+};
+use podstead_youki::Direct;
+
+/// A backend.
+#[derive(Debug)]
+pub enum Backend {
+    /// A CRI server.
+    Cri(Box<Cri>),
+    /// libcontainer.
+    Direct(Box<Direct>),
+}
+
+macro_rules! pass {
+    ($self:ident, $runtime:ident => $call:expr) => {
+        match $self {
+            Self::Cri($runtime) => $call.await,
+            Self::Direct($runtime) => $call.await,
+        }
+    };
+}
+
+impl Runtime for Backend {
+    async fn version(&self) -> Result<RuntimeInfo> {
+        pass!(self, r => r.version())
+    }
+
+    async fn status(&self) -> Result<RuntimeStatus> {
+        pass!(self, r => r.status())
+    }
+
+    async fn observe(&self) -> Result<Snapshot> {
+        pass!(self, r => r.observe())
+    }
+
+    fn hints(&self) -> impl Stream<Item = Hint> + Send + Unpin + 'static + use<> {
+        let boxed: Pin<Box<dyn Stream<Item = Hint> + Send>> = match self {
+            Self::Cri(r) => Box::pin(r.hints()),
+            Self::Direct(r) => Box::pin(r.hints()),
+        };
+        boxed
+    }
+
+    async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<SandboxId> {
+        pass!(self, r => r.run_sandbox(spec))
+    }
+
+    async fn stop_sandbox(&self, id: &SandboxId) -> Result<()> {
+        pass!(self, r => r.stop_sandbox(id))
+    }
+
+    async fn remove_sandbox(&self, id: &SandboxId) -> Result<()> {
+        pass!(self, r => r.remove_sandbox(id))
+    }
+
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        spec: &ContainerSpec,
+        sandbox_spec: &SandboxSpec,
+    ) -> Result<ContainerId> {
+        pass!(self, r => r.create_container(sandbox, spec, sandbox_spec))
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<()> {
+        pass!(self, r => r.start_container(id))
+    }
+
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        pass!(self, r => r.stop_container(id, grace))
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<()> {
+        pass!(self, r => r.remove_container(id))
+    }
+
+    async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
+        pass!(self, r => r.update_resources(id, resources))
+    }
+
+    async fn reopen_log(&self, id: &ContainerId) -> Result<()> {
+        pass!(self, r => r.reopen_log(id))
+    }
+
+    async fn exec_sync(&self, id: &ContainerId, command: &[String], timeout: Duration) -> Result<ExecOutput> {
+        pass!(self, r => r.exec_sync(id, command, timeout))
+    }
+
+    async fn exec(&self, id: &ContainerId, spec: &ExecSpec, streams: ExecStreams) -> Result<i32> {
+        pass!(self, r => r.exec(id, spec, streams))
+    }
+
+    async fn container_stats(&self) -> Result<Vec<ContainerStats>> {
+        pass!(self, r => r.container_stats())
+    }
+
+    async fn sandbox_stats(&self) -> Result<Vec<SandboxStats>> {
+        pass!(self, r => r.sandbox_stats())
+    }
+
+    async fn pull_image(&self, image: &ImageSpec, auth: &Auth, progress: PullProgress) -> Result<String> {
+        pass!(self, r => r.pull_image(image, auth, progress))
+    }
+
+    async fn import_image(&self, path: &Path, name: Option<&str>, progress: PullProgress) -> Result<Vec<String>> {
+        pass!(self, r => r.import_image(path, name, progress))
+    }
+
+    async fn image(&self, image: &ImageSpec) -> Result<Option<Image>> {
+        pass!(self, r => r.image(image))
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        pass!(self, r => r.images())
+    }
+
+    async fn remove_image(&self, image: &ImageSpec) -> Result<()> {
+        pass!(self, r => r.remove_image(image))
+    }
+
+    async fn image_fs(&self) -> Result<Vec<ImageFs>> {
+        pass!(self, r => r.image_fs())
+    }
+}
