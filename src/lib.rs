@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod node;
+pub mod plan;
 pub mod pod;
