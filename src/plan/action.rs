@@ -1,0 +1,297 @@
+//! A plan as data: steps, what each is for, what waits for what. Nothing here decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use podstead_runtime::{ContainerId, PodUid, SandboxId, Time};
+
+use super::jobs::{JobKey, Scope};
+use super::reason::{Reason, WaitReason};
+
+/// What to do now, what waits, and when to look again although nothing was heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Steps of each pod, the more urgent first. All may be tried at once; [`Jobs`](super::Jobs) admits them.
+    pub steps: BTreeMap<PodUid, Vec<Step>>,
+    /// What is not done yet, and why.
+    pub waits: BTreeMap<PodUid, Vec<Wait>>,
+    /// When time alone changes this plan; `None` when it does not.
+    pub wake_at: Option<Time>,
+    /// Pods on their way out. The caller keeps it in [`Known::leaving`](super::Known::leaving), so that a pod wanted
+    /// again meanwhile starts afresh instead of half-stopped.
+    pub leaving: BTreeSet<PodUid>,
+}
+
+impl Plan {
+    /// Nothing to do, nothing to wait for.
+    pub fn is_quiet(&self) -> bool {
+        self.steps.is_empty() && self.wake_at.is_none()
+    }
+}
+
+/// One thing to do, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What to do.
+    pub action: Action,
+    /// Why: the log line, the golden text and the status page.
+    pub because: Reason,
+    /// What it must not run beside.
+    pub job: JobKey,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.action, self.because)
+    }
+}
+
+/// Something that is not done yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The container it is about; `None` for the whole pod.
+    pub container: Option<String>,
+    /// For what.
+    pub because: WaitReason,
+    /// Until when; `None` when something else must change first.
+    pub until: Option<Time>,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(container) = &self.container {
+            write!(f, "{container}: ")?;
+        }
+        self.because.fmt(f)
+    }
+}
+
+/// One effect, safe to repeat. Every action but [`PreparePod`](Self::PreparePod), [`EnsureImage`](Self::EnsureImage)
+/// and [`CleanPod`](Self::CleanPod) is one verb of the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the pod's directories, volumes and cgroup on the host.
+    PreparePod {
+        /// Pod.
+        uid: PodUid,
+    },
+    /// Have the image here, by the container's pull policy, and tell its id ([`Known::succeeded`](super::Known::succeeded)).
+    /// May be dropped halfway; do so when the current plan has it no longer ([`Jobs::obsolete`](super::Jobs::obsolete)).
+    EnsureImage {
+        /// Pod.
+        uid: PodUid,
+        /// Container.
+        container: String,
+        /// Attempt it is for.
+        attempt: u32,
+        /// Image as the user wrote it.
+        image: String,
+    },
+    /// Make the pod's sandbox.
+    RunSandbox {
+        /// Pod.
+        uid: PodUid,
+        /// Attempt.
+        attempt: u32,
+    },
+    /// Make a container.
+    CreateContainer {
+        /// Pod.
+        uid: PodUid,
+        /// Sandbox to make it in.
+        sandbox: SandboxId,
+        /// Container.
+        container: String,
+        /// Attempt: restart count, and name of the log file.
+        attempt: u32,
+        /// What the image was resolved to.
+        image_id: String,
+        /// Annotations to write: the planner's memory, and the kubelet's own keys.
+        annotations: BTreeMap<String, String>,
+    },
+    /// Start a container that was made.
+    StartContainer {
+        /// Pod.
+        uid: PodUid,
+        /// Container.
+        container: String,
+        /// Instance.
+        id: ContainerId,
+    },
+    /// Stop a container: stop signal, `grace`, kill.
+    StopContainer {
+        /// Pod.
+        uid: PodUid,
+        /// Container.
+        container: String,
+        /// Instance.
+        id: ContainerId,
+        /// Grace, at least 2 s.
+        grace: Duration,
+    },
+    /// Remove a container that does not run.
+    RemoveContainer {
+        /// Pod.
+        uid: PodUid,
+        /// Container.
+        container: String,
+        /// Instance.
+        id: ContainerId,
+    },
+    /// Stop a sandbox and give its network back.
+    StopSandbox {
+        /// Pod.
+        uid: PodUid,
+        /// Sandbox.
+        id: SandboxId,
+    },
+    /// Remove a stopped sandbox.
+    RemoveSandbox {
+        /// Pod.
+        uid: PodUid,
+        /// Sandbox.
+        id: SandboxId,
+    },
+    /// Remove what the host has of a pod that is gone.
+    CleanPod {
+        /// Pod.
+        uid: PodUid,
+    },
+}
+
+/// The kind of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// [`Action::PreparePod`].
+    Prepare,
+    /// [`Action::EnsureImage`].
+    EnsureImage,
+    /// [`Action::RunSandbox`].
+    RunSandbox,
+    /// [`Action::CreateContainer`].
+    Create,
+    /// [`Action::StartContainer`].
+    Start,
+    /// [`Action::StopContainer`].
+    Stop,
+    /// [`Action::RemoveContainer`].
+    Remove,
+    /// [`Action::StopSandbox`].
+    StopSandbox,
+    /// [`Action::RemoveSandbox`].
+    RemoveSandbox,
+    /// [`Action::CleanPod`].
+    Clean,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepare => "prepare the pod",
+            Self::EnsureImage => "get the image",
+            Self::RunSandbox => "run the sandbox",
+            Self::Create => "create the container",
+            Self::Start => "start the container",
+            Self::Stop => "stop the container",
+            Self::Remove => "remove the container",
+            Self::StopSandbox => "stop the sandbox",
+            Self::RemoveSandbox => "remove the sandbox",
+            Self::Clean => "clean up after the pod",
+        })
+    }
+}
+
+/// Under what a failure is remembered: the attempt is no part of it, so that pauses keep growing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FailureKey {
+    /// Pod.
+    pub uid: PodUid,
+    /// What was being done.
+    pub verb: Verb,
+    /// To what: an image, a container's name, an id; empty for the pod itself.
+    pub target: String,
+}
+
+impl Action {
+    /// The pod it is about.
+    pub fn uid(&self) -> &PodUid {
+        match self {
+            Self::PreparePod { uid }
+            | Self::EnsureImage { uid, .. }
+            | Self::RunSandbox { uid, .. }
+            | Self::CreateContainer { uid, .. }
+            | Self::StartContainer { uid, .. }
+            | Self::StopContainer { uid, .. }
+            | Self::RemoveContainer { uid, .. }
+            | Self::StopSandbox { uid, .. }
+            | Self::RemoveSandbox { uid, .. }
+            | Self::CleanPod { uid } => uid,
+        }
+    }
+
+    /// The kind of action.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::PreparePod { .. } => Verb::Prepare,
+            Self::EnsureImage { .. } => Verb::EnsureImage,
+            Self::RunSandbox { .. } => Verb::RunSandbox,
+            Self::CreateContainer { .. } => Verb::Create,
+            Self::StartContainer { .. } => Verb::Start,
+            Self::StopContainer { .. } => Verb::Stop,
+            Self::RemoveContainer { .. } => Verb::Remove,
+            Self::StopSandbox { .. } => Verb::StopSandbox,
+            Self::RemoveSandbox { .. } => Verb::RemoveSandbox,
+            Self::CleanPod { .. } => Verb::Clean,
+        }
+    }
+
+    /// Whether it concerns the whole pod or one container.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::EnsureImage { container, .. }
+            | Self::CreateContainer { container, .. }
+            | Self::StartContainer { container, .. }
+            | Self::StopContainer { container, .. }
+            | Self::RemoveContainer { container, .. } => Scope::Container(container.clone()),
+            _ => Scope::Pod,
+        }
+    }
+
+    /// Under what its failures are remembered.
+    pub fn failure_key(&self) -> FailureKey {
+        let target = match self {
+            Self::PreparePod { .. } | Self::RunSandbox { .. } | Self::CleanPod { .. } => String::new(),
+            Self::EnsureImage { image, .. } => image.clone(),
+            Self::CreateContainer { container, .. } | Self::StartContainer { container, .. } => {
+                container.clone()
+            }
+            Self::StopContainer { id, .. } | Self::RemoveContainer { id, .. } => id.0.clone(),
+            Self::StopSandbox { id, .. } | Self::RemoveSandbox { id, .. } => id.0.clone(),
+        };
+        FailureKey { uid: self.uid().clone(), verb: self.verb(), target }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PreparePod { .. } => f.write_str("prepare pod"),
+            Self::EnsureImage { container, attempt, image, .. } => {
+                write!(f, "ensure image {image} for {container} #{attempt}")
+            }
+            Self::RunSandbox { attempt, .. } => write!(f, "run sandbox #{attempt}"),
+            Self::CreateContainer { container, attempt, sandbox, .. } => {
+                write!(f, "create container {container} #{attempt} in {sandbox}")
+            }
+            Self::StartContainer { container, id, .. } => write!(f, "start container {container} ({id})"),
+            Self::StopContainer { container, id, grace, .. } => {
+                write!(f, "stop container {container} ({id}), grace {} s", grace.as_secs())
+            }
+            Self::RemoveContainer { container, id, .. } => write!(f, "remove container {container} ({id})"),
+            Self::StopSandbox { id, .. } => write!(f, "stop sandbox {id}"),
+            Self::RemoveSandbox { id, .. } => write!(f, "remove sandbox {id}"),
+            Self::CleanPod { .. } => f.write_str("clean pod"),
+        }
+    }
+}
