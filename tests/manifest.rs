@@ -2,6 +2,9 @@
 //!
 //! `BLESS=1 cargo test -p podstead --test manifest` writes the expected texts anew; read the difference then.
 
+#[path = "manifest/watcher.rs"]
+mod watcher;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

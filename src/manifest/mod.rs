@@ -6,17 +6,26 @@
 mod admit;
 mod admit_parts;
 mod check;
+mod claims;
 mod defaults;
+mod desired;
+mod events;
 mod identity;
+mod last_good;
 mod names;
 mod parse;
 pub mod quantity;
+mod read;
 mod refusal;
 mod scalar;
 mod schema;
+mod source;
 pub mod support;
 mod tree;
+mod watch;
 
+pub use desired::{Desired, FileReport, FileState, SourceError};
 pub use identity::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, node_name};
 pub use parse::{MAX_BYTES, ManifestPod, validate};
 pub use refusal::{Position, Refusal};
+pub use watch::{FileSource, FileSourceConfig, SpawnError, spawn};
