@@ -1,7 +1,20 @@
 //! podstead keeps Kubernetes static pods running on a node.
+//!
+//! The way of a manifest: [`manifest`] reads it, [`desired`] makes it a row of what should be, [`observe`] reads what is,
+//! [`plan`] decides, [`execute`] acts through a [`podstead_runtime::Runtime`]; [`reconcile`] is the loop around them.
 
+pub mod agent;
+pub mod backend;
+pub mod cli;
 pub mod config;
+pub mod desired;
+pub mod execute;
+pub mod images;
 pub mod manifest;
 pub mod node;
+pub mod observe;
 pub mod plan;
 pub mod pod;
+pub mod reconcile;
+pub mod report;
+pub mod status;

@@ -1,0 +1,256 @@
+//! The agent: its tasks and the channels between them. May use everything; decides nothing.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use podstead_runtime::{Runtime, RuntimeStatus};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::execute::Executor;
+use crate::manifest::{self, FileReport};
+use crate::node::{cgroup::Cgroups, facts, links};
+use crate::pod::{NodeFacts, files};
+use crate::reconcile::{self, View, Wanted};
+use crate::{report, status};
+
+/// The agent could not be started.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// A directory or file of its own could not be made.
+    #[error("cannot make {path}: {source}")]
+    Own {
+        /// The path.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Another agent holds the state directory.
+    #[error("another agent uses {path}: stop it, or give this one a --state-dir of its own")]
+    Taken {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The node's cgroups cannot be read.
+    #[error("cannot read the cgroup hierarchies: {0}")]
+    Cgroups(io::Error),
+    /// The manifest source could not be started.
+    #[error(transparent)]
+    Source(#[from] manifest::SpawnError),
+}
+
+/// What a running agent tells the command line: `<state-dir>/agent/pods.json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Published {
+    /// The node's name.
+    pub node: String,
+    /// Pods with their status.
+    pub pods: Vec<Pod>,
+    /// Why the runtime could not be read at the last try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A running agent. Dropped, its tasks end; containers go on.
+#[derive(Debug)]
+pub struct Agent {
+    /// What the loop thinks, changing with each round.
+    pub view: watch::Receiver<View>,
+    /// What became of every manifest file.
+    pub manifests: watch::Receiver<Arc<manifest::Desired>>,
+    /// The node, for statuses.
+    pub node: report::Node,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    _source: manifest::FileSource,
+    _lock: File,
+}
+
+/// Where a running agent says what it knows.
+pub fn published_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("agent").join("pods.json")
+}
+
+fn lock_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("agent").join("lock")
+}
+
+/// Whether an agent runs on this state directory.
+pub fn is_running(state_dir: &Path) -> bool {
+    File::open(lock_path(state_dir)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+fn own_dir(path: &Path) -> Result<(), AgentError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| AgentError::Own { path: path.to_owned(), source })
+}
+
+fn take_lock(state_dir: &Path) -> Result<File, AgentError> {
+    own_dir(&state_dir.join("agent"))?;
+    let path = lock_path(state_dir);
+    let open = File::options().create(true).truncate(false).write(true).read(true).mode(0o600).open(&path);
+    let file = open.map_err(|source| AgentError::Own { path: path.clone(), source })?;
+    file.try_lock().map_err(|_| AgentError::Taken { path })?;
+    Ok(file)
+}
+
+/// Starts an agent on a runtime. Returns as soon as its tasks run; waits for the runtime only in the background.
+pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, AgentError> {
+    let lock = take_lock(&config.state_dir)?;
+    own_dir(&config.root_dir)?;
+    let cgroups = Arc::new(Cgroups::discover().map_err(AgentError::Cgroups)?);
+    let (manifests, source) = manifest::spawn(manifest::FileSourceConfig {
+        path: config.manifest_path.clone(),
+        node: config.node_name.clone(),
+        file_check_frequency: config.file_check_frequency,
+        root_dir: config.root_dir.clone(),
+    })?;
+    let (stop, stopped) = watch::channel(false);
+    let (view_sender, view) = watch::channel(View::default());
+    let node = report::Node { name: config.node_name.clone(), ips: config.node_ips.clone(), runtime: String::new() };
+    let mut tasks = Vec::new();
+    let links = keep_links(config.container_logs_dir.clone(), config.pod_logs_dir.clone(), view.clone());
+    tasks.push(tokio::spawn(links));
+    tasks.push(tokio::spawn(publish(
+        Arc::clone(&runtime),
+        node.clone(),
+        published_path(&config.state_dir),
+        view.clone(),
+        manifests.clone(),
+    )));
+    tasks.push(tokio::spawn(drive(config.clone(), runtime, cgroups, manifests.clone(), view_sender, stopped)));
+    Ok(Agent { view, manifests, node, stop, tasks, _source: source, _lock: lock })
+}
+
+impl Agent {
+    /// Ends the agent's tasks and waits for them. Containers go on.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks.drain(..).rev() {
+            let ended = tokio::time::timeout(Duration::from_secs(5), task);
+            let _ = ended.await;
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Waits for the runtime, then runs the loop. Whether the runtime wants paths or slices must be known before any pod.
+async fn drive<R: Runtime>(
+    config: Config,
+    runtime: Arc<R>,
+    cgroups: Arc<Cgroups>,
+    manifests: watch::Receiver<Arc<manifest::Desired>>,
+    view: watch::Sender<View>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let Some(first) = first_status(&*runtime, &mut stop).await else { return };
+    let node = NodeFacts {
+        root_dir: config.root_dir.clone(),
+        pod_logs_dir: config.pod_logs_dir.clone(),
+        cgroup_root: config.cgroup_root.clone(),
+        cgroup_driver: first.cgroup_driver.unwrap_or_default(),
+        node_name: config.node_name.clone(),
+        node_ips: config.node_ips.clone(),
+        memory_capacity: facts::memory_capacity(),
+        seccomp_default: config.seccomp_default,
+    };
+    let (status_sender, health) = watch::channel(first);
+    let (wanted_sender, wanted) = watch::channel(Arc::default());
+    let executor = Arc::new(Executor { runtime: Arc::clone(&runtime), node: Arc::new(node), cgroups });
+    tokio::select! {
+        () = reconcile::run(executor, wanted, health, view, stop) => {}
+        () = status::keep(runtime, status_sender) => {}
+        () = follow(manifests, wanted_sender) => {}
+    }
+}
+
+async fn first_status<R: Runtime>(runtime: &R, stop: &mut watch::Receiver<bool>) -> Option<RuntimeStatus> {
+    let mut complained = false;
+    loop {
+        match runtime.status().await {
+            Ok(status) => return Some(status),
+            Err(error) if !complained => tracing::warn!("waiting for the runtime: {error}"),
+            Err(_) => {}
+        }
+        complained = true;
+        tokio::select! {
+            _ = stop.changed() => return None,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Turns the manifests into what the loop wants, and says in the log what became of each file.
+async fn follow(mut manifests: watch::Receiver<Arc<manifest::Desired>>, wanted: watch::Sender<Arc<Wanted>>) {
+    loop {
+        let desired = Arc::clone(&manifests.borrow_and_update());
+        let pods = desired.pods.iter().map(|pod| Arc::new(pod.pod.clone())).collect();
+        wanted.send_replace(Arc::new(Wanted { pods, complete: desired.sources_ready }));
+        if manifests.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn keep_links(links_dir: PathBuf, logs_dir: PathBuf, mut view: watch::Receiver<View>) {
+    while view.changed().await.is_ok() {
+        let observed = Arc::clone(&view.borrow_and_update().observed);
+        let (links_dir, logs_dir) = (links_dir.clone(), logs_dir.clone());
+        let tidy = tokio::task::spawn_blocking(move || links::tidy(&links_dir, &logs_dir, &observed.snapshot));
+        if let Ok(Err(error)) = tidy.await {
+            tracing::warn!("links to the containers' logs: {error}");
+        }
+    }
+}
+
+/// Writes what the agent knows to a file of its own, for the command line.
+async fn publish<R: Runtime>(
+    runtime: Arc<R>,
+    mut node: report::Node,
+    path: PathBuf,
+    mut view: watch::Receiver<View>,
+    manifests: watch::Receiver<Arc<manifest::Desired>>,
+) {
+    let mut last = Vec::new();
+    while view.changed().await.is_ok() {
+        if node.runtime.is_empty() {
+            node.runtime = runtime.version().await.map(|v| v.name).unwrap_or_default();
+        }
+        let bytes = {
+            let view = view.borrow_and_update();
+            let pods = report::pods(&view, &node);
+            serde_json::to_vec(&Published { node: node.name.clone(), pods, error: view.error.clone() }).unwrap_or_default()
+        };
+        if bytes != last {
+            let (path, copy) = (path.clone(), bytes.clone());
+            let write = tokio::task::spawn_blocking(move || files::write_atomically(&path, &copy, 0o600));
+            if let Ok(Err(error)) = write.await {
+                tracing::warn!("cannot publish the pods' status: {error}");
+            }
+            last = bytes;
+        }
+        // People read this: a storm of changes is written a few times a second only.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(manifests);
+}
+
+/// The reports of all manifest files at this moment.
+pub fn file_reports(agent: &Agent) -> Vec<FileReport> {
+    agent.manifests.borrow().files.clone()
+}

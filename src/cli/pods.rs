@@ -1,0 +1,85 @@
+//! `podstead pods`: the pods as a running agent knows them, or, without one, as the runtime has them.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use podstead_runtime::{Runtime, Time};
+
+use super::output::{self, Format};
+use crate::agent::{self, Published};
+use crate::backend::Backend;
+use crate::config::RuntimeFlags;
+use crate::node::facts;
+use crate::report;
+
+/// Arguments.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Lists the pods.
+pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<()> {
+    let pods = match published(flags) {
+        Some(published) => published.pods,
+        None => from_runtime(flags).await?,
+    };
+    if args.output != Format::Table {
+        let list = serde_json::json!({ "apiVersion": "v1", "kind": "PodList", "items": pods });
+        return output::data(args.output, &list);
+    }
+    let now = Time::now();
+    let rows = pods.iter().map(|pod| row(pod, now)).collect();
+    output::table(&["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP"], rows)
+}
+
+fn published(flags: &RuntimeFlags) -> Option<Published> {
+    let text = std::fs::read(agent::published_path(&flags.state_dir)).ok()?;
+    agent::is_running(&flags.state_dir).then(|| serde_json::from_slice(&text).ok())?
+}
+
+async fn from_runtime(flags: &RuntimeFlags) -> anyhow::Result<Vec<Pod>> {
+    let runtime = Backend::open(flags).await?;
+    let node = report::Node {
+        name: facts::node_name(None),
+        ips: facts::addresses(),
+        runtime: runtime.version().await?.name,
+    };
+    Ok(report::found(&runtime.observe().await?, &node).into_values().collect())
+}
+
+fn row(pod: &Pod, now: Time) -> Vec<String> {
+    let meta = &pod.metadata;
+    let status = pod.status.clone().unwrap_or_default();
+    let containers = status.container_statuses.clone().unwrap_or_default();
+    let ready = containers.iter().filter(|c| c.ready).count();
+    let restarts: i32 = containers.iter().map(|c| c.restart_count).sum();
+    let started = status.start_time.as_ref().map(|t| t.0.as_nanosecond()).and_then(|n| i64::try_from(n).ok());
+    vec![
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+        format!("{ready}/{}", pod.spec.as_ref().map_or(containers.len(), |s| s.containers.len())),
+        word(pod, &containers),
+        restarts.to_string(),
+        started.map_or_else(|| "<unknown>".to_owned(), |t| output::age(Time(t), now)),
+        status.pod_ip.unwrap_or_else(|| "<none>".to_owned()),
+    ]
+}
+
+/// kubectl's STATUS column: a waiting or terminated container's reason before the phase.
+fn word(pod: &Pod, containers: &[ContainerStatus]) -> String {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return "Terminating".to_owned();
+    }
+    let phase = pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_else(|| "Unknown".to_owned());
+    let reason = containers.iter().rev().find_map(|c| {
+        let state = c.state.as_ref()?;
+        let waiting = state.waiting.as_ref().and_then(|w| w.reason.clone());
+        waiting.or_else(|| state.terminated.as_ref().and_then(|t| t.reason.clone()))
+    });
+    let any_runs = containers.iter().any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()));
+    match reason {
+        Some(reason) if !(any_runs && reason == "Completed") => reason,
+        _ => phase,
+    }
+}

@@ -1,0 +1,32 @@
+//! `podstead run`: the agent until TERM or INT.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::agent;
+use crate::backend::Backend;
+use crate::config::{Config, RunFlags, RuntimeFlags};
+
+/// Runs the agent.
+pub async fn run(runtime: &RuntimeFlags, flags: &RunFlags) -> anyhow::Result<()> {
+    let config = Config::new(flags, runtime)?;
+    let backend = Arc::new(Backend::open(runtime).await?);
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let agent = agent::start(&config, backend).context("start the agent")?;
+    tracing::info!(
+        node = config.node_name,
+        manifests = %config.manifest_path.display(),
+        runtime = ?runtime.runtime,
+        "podstead {} runs",
+        env!("CARGO_PKG_VERSION")
+    );
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("ending; containers go on");
+    agent.stop().await;
+    Ok(())
+}
