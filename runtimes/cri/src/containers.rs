@@ -22,7 +22,12 @@ impl Inner {
         pod: &SandboxSpec,
     ) -> Result<ContainerId> {
         let doing = || {
-            format!("create container {} of pod {} (attempt {})", spec.name, pod.pod.full_name(), spec.attempt)
+            format!(
+                "create container {} of pod {} (attempt {})",
+                spec.name,
+                pod.pod.full_name(),
+                spec.attempt
+            )
         };
         if !self.owns_sandbox(sandbox, doing).await? {
             return Err(Error::not_found(doing(), format!("sandbox {sandbox}")));

@@ -199,7 +199,8 @@ async fn picture(inner: &Inner) -> podstead_runtime::Result<Picture> {
 /// Pods that differ between two pictures.
 fn changed<'a>(before: &'a Picture, now: &'a Picture) -> impl Iterator<Item = PodUid> + use<'a> {
     let gone = before.keys().filter(|uid| !now.contains_key(*uid));
-    let different = now.iter().filter(|(uid, objects)| before.get(*uid) != Some(*objects)).map(|(uid, _)| uid);
+    let different =
+        now.iter().filter(|(uid, objects)| before.get(*uid) != Some(*objects)).map(|(uid, _)| uid);
     gone.chain(different).cloned()
 }
 

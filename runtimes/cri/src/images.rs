@@ -95,7 +95,8 @@ async fn with_news_of<T>(image: &str, pull: impl Future<Output = Result<T>>) -> 
 
 /// Servers hand a registry's refusal on in words only.
 fn denied(error: Error) -> Error {
-    const WORDS: [&str; 5] = ["401 Unauthorized", "403 Forbidden", "unauthorized", "denied", "authentication required"];
+    const WORDS: [&str; 5] =
+        ["401 Unauthorized", "403 Forbidden", "unauthorized", "denied", "authentication required"];
     match error {
         Error::Failed { doing, cause } if WORDS.iter().any(|word| cause.contains(word)) => {
             Error::Denied { doing, cause }

@@ -8,9 +8,7 @@ use std::fs;
 pub(crate) fn hugepage_sizes() -> BTreeSet<String> {
     let has_controller = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
         .map(|list| list.split_whitespace().any(|name| name == "hugetlb"))
-        .unwrap_or_else(|_| {
-            fs::read_to_string("/proc/cgroups").is_ok_and(|table| has_v1_hugetlb(&table))
-        });
+        .unwrap_or_else(|_| fs::read_to_string("/proc/cgroups").is_ok_and(|table| has_v1_hugetlb(&table)));
     if !has_controller {
         return BTreeSet::new();
     }

@@ -72,11 +72,8 @@ impl Inner {
                 (detail.state == sandbox.state).then(|| (sandbox.id.clone(), detail.clone()))
             })
         };
-        let asked: Vec<_> = stream::iter(news)
-            .map(|sandbox| self.sandbox_detail(sandbox))
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await?;
+        let calls: Vec<_> = news.into_iter().map(|sandbox| self.sandbox_detail(sandbox)).collect();
+        let asked: Vec<_> = stream::iter(calls).buffer_unordered(AT_ONCE).try_collect().await?;
         known.extend(asked.into_iter().flatten());
         Ok(known)
     }
@@ -104,19 +101,13 @@ impl Inner {
                 (detail.status.state == container.state).then(|| (container.id.clone(), detail.clone()))
             })
         };
-        let asked: Vec<_> = stream::iter(news)
-            .map(|container| self.container_detail(container))
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await?;
+        let calls: Vec<_> = news.into_iter().map(|container| self.container_detail(container)).collect();
+        let asked: Vec<_> = stream::iter(calls).buffer_unordered(AT_ONCE).try_collect().await?;
         known.extend(asked.into_iter().flatten());
         Ok(known)
     }
 
-    async fn container_detail(
-        &self,
-        listed: &proto::Container,
-    ) -> Result<Option<(String, ContainerDetail)>> {
+    async fn container_detail(&self, listed: &proto::Container) -> Result<Option<(String, ContainerDetail)>> {
         // Only a running one has a process whose id is worth the longer answer.
         let verbose = listed.state() == proto::ContainerState::ContainerRunning;
         let answer = self.container_status(&ContainerId(listed.id.clone()), verbose).await;
@@ -136,7 +127,9 @@ impl Details {
     fn forget_unsure(&mut self) {
         let ready = i32::from(proto::PodSandboxState::SandboxReady);
         self.sandboxes.retain(|_, detail| {
-            detail.state != ready || detail.host_network || detail.ips.as_ref().is_some_and(|ips| !ips.is_empty())
+            detail.state != ready
+                || detail.host_network
+                || detail.ips.as_ref().is_some_and(|ips| !ips.is_empty())
         });
         let unknown = i32::from(proto::ContainerState::ContainerUnknown);
         self.containers.retain(|_, detail| detail.status.state != unknown);

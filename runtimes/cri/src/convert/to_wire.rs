@@ -157,10 +157,7 @@ fn container_security(
             add_ambient_capabilities: security.ambient_capabilities.clone(),
         }),
         privileged: security.privileged,
-        namespace_options: Some(words::namespaces_within(
-            &security.namespaces,
-            &sandbox.security.namespaces,
-        )),
+        namespace_options: Some(words::namespaces_within(&security.namespaces, &sandbox.security.namespaces)),
         selinux_options: security.selinux.as_ref().map(words::selinux),
         run_as_user: security.run_as_user.map(|value| proto::Int64Value { value }),
         run_as_group: security.run_as_group.map(|value| proto::Int64Value { value }),
@@ -179,11 +176,8 @@ fn container_security(
 }
 
 fn mount(mount: &Mount) -> Result<proto::Mount, ConvertError> {
-    let host_path = if mount.image.is_some() {
-        String::new()
-    } else {
-        words::path("mount source", &mount.source)?
-    };
+    let host_path =
+        if mount.image.is_some() { String::new() } else { words::path("mount source", &mount.source)? };
     Ok(proto::Mount {
         container_path: words::path("mount destination", &mount.destination)?,
         host_path,
@@ -294,7 +288,8 @@ mod tests {
         SandboxSpec {
             pod: PodIdentity { name: "web-n1".into(), namespace: "default".into(), uid: "u1".into() },
             log_directory: "/var/log/pods/default_web-n1_u1".into(),
-            labels: [("app".to_owned(), "web".to_owned()), (labels::OWNER.to_owned(), "other".to_owned())].into(),
+            labels: [("app".to_owned(), "web".to_owned()), (labels::OWNER.to_owned(), "other".to_owned())]
+                .into(),
             security: SandboxSecurity {
                 namespaces: Namespaces { pid: NamespaceMode::Container, ..Namespaces::default() },
                 ..SandboxSecurity::default()
@@ -328,11 +323,12 @@ mod tests {
 
     #[test]
     fn a_sandbox_always_has_a_cgroup_parent() {
-        let parent = |spec: &SandboxSpec| {
-            sandbox_config(spec, &node()).unwrap().linux.unwrap().cgroup_parent
-        };
+        let parent = |spec: &SandboxSpec| sandbox_config(spec, &node()).unwrap().linux.unwrap().cgroup_parent;
         assert_eq!(parent(&pod()), "/podstead");
-        assert_eq!(parent(&SandboxSpec { cgroup_parent: "/kubepods/podu1".into(), ..pod() }), "/kubepods/podu1");
+        assert_eq!(
+            parent(&SandboxSpec { cgroup_parent: "/kubepods/podu1".into(), ..pod() }),
+            "/kubepods/podu1"
+        );
     }
 
     #[test]
@@ -370,7 +366,11 @@ mod tests {
     fn a_log_path_stays_in_the_pods_log_directory() {
         for bad in ["/etc/x", "../x", "web/../../x", "./x"] {
             let spec = ContainerSpec { log_path: bad.into(), ..container() };
-            assert_eq!(container_config(&spec, &pod(), &node()), Err(ConvertError::LogPath(bad.into())), "{bad}");
+            assert_eq!(
+                container_config(&spec, &pod(), &node()),
+                Err(ConvertError::LogPath(bad.into())),
+                "{bad}"
+            );
         }
     }
 

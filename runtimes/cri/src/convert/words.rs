@@ -9,9 +9,7 @@ use super::ConvertError;
 use crate::proto;
 
 pub(super) fn path(what: &'static str, path: &Path) -> Result<String, ConvertError> {
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| ConvertError::NotUtf8 { what, path: path.to_owned() })
+    path.to_str().map(str::to_owned).ok_or_else(|| ConvertError::NotUtf8 { what, path: path.to_owned() })
 }
 
 pub(super) fn signal(name: &str) -> Result<proto::Signal, ConvertError> {
@@ -66,11 +64,7 @@ pub(super) fn selinux(options: &SelinuxOptions) -> proto::SeLinuxOption {
 }
 
 pub(super) fn mapping(mapping: &IdMapping) -> proto::IdMapping {
-    proto::IdMapping {
-        host_id: mapping.host_id,
-        container_id: mapping.container_id,
-        length: mapping.length,
-    }
+    proto::IdMapping { host_id: mapping.host_id, container_id: mapping.container_id, length: mapping.length }
 }
 
 fn mode(mode: &NamespaceMode) -> proto::NamespaceMode {

@@ -23,7 +23,9 @@ use url::StreamUrl;
 /// What went wrong between us and the streaming server.
 #[derive(Debug, ThisError)]
 pub(crate) enum StreamError {
-    #[error("streaming URL {0:?}: only http://HOST[:PORT]/PATH is understood; turn TLS streaming off in the CRI server")]
+    #[error(
+        "streaming URL {0:?}: only http://HOST[:PORT]/PATH is understood; turn TLS streaming off in the CRI server"
+    )]
     Url(String),
     #[error("connect to the streaming server at {address}: {source}")]
     Connect { address: String, source: std::io::Error },
@@ -57,6 +59,19 @@ impl Wanted {
     }
 }
 
+/// What the streams are to be connected to.
+enum Target {
+    Exec(proto::ExecRequest),
+    Attach(proto::AttachRequest),
+}
+
+struct Session<'a> {
+    inner: &'a Inner,
+    id: &'a ContainerId,
+    doing: String,
+    target: Target,
+}
+
 /// The contract's exec.
 pub(crate) async fn exec(
     inner: &Inner,
@@ -64,76 +79,73 @@ pub(crate) async fn exec(
     spec: &ExecSpec,
     streams: ExecStreams,
 ) -> Result<i32> {
-    let doing = || format!("run {:?} in container {id}", spec.command.first().map_or("", String::as_str));
-    inner.must_own(id, doing).await?;
     let wanted = Wanted::of(&streams, spec.tty);
-    let request = proto::ExecRequest {
+    let target = Target::Exec(proto::ExecRequest {
         container_id: id.0.clone(),
         cmd: spec.command.clone(),
         tty: spec.tty,
         stdin: wanted.stdin,
         stdout: wanted.stdout,
         stderr: wanted.stderr,
-    };
-    let url = async || {
-        let limit = Some(inner.limit());
-        let mut client = inner.runtime();
-        let answer = call::within(doing, limit, client.exec(call::request(request.clone(), limit))).await;
-        match answer {
-            Ok(answer) => Ok(answer.url),
-            Err(error) => Err(inner.explain(id, error).await),
-        }
-    };
-    match run(url, wanted, streams, doing).await? {
-        Ended::Exit(code) => Ok(code),
-        Ended::Failed(message) => Err(inner.explain(id, Error::failed(doing(), message)).await),
-    }
+    });
+    let doing = format!("run {:?} in container {id}", spec.command.first().map_or("", String::as_str));
+    Session { inner, id, doing, target }.run(wanted, streams).await
 }
 
 /// Like exec, to the container's own process.
 pub(crate) async fn attach(inner: &Inner, id: &ContainerId, tty: bool, streams: ExecStreams) -> Result<()> {
-    let doing = || format!("attach to container {id}");
-    inner.must_own(id, doing).await?;
     let wanted = Wanted::of(&streams, tty);
-    let request = proto::AttachRequest {
+    let target = Target::Attach(proto::AttachRequest {
         container_id: id.0.clone(),
         stdin: wanted.stdin,
         tty,
         stdout: wanted.stdout,
         stderr: wanted.stderr,
-    };
-    let url = async || {
-        let limit = Some(inner.limit());
-        let mut client = inner.runtime();
-        let answer = call::within(doing, limit, client.attach(call::request(request.clone(), limit))).await;
-        match answer {
-            Ok(answer) => Ok(answer.url),
-            Err(error) => Err(inner.explain(id, error).await),
-        }
-    };
-    match run(url, wanted, streams, doing).await? {
-        Ended::Exit(_) => Ok(()),
-        Ended::Failed(message) => Err(inner.explain(id, Error::failed(doing(), message)).await),
-    }
+    });
+    Session { inner, id, doing: format!("attach to container {id}"), target }.run(wanted, streams).await?;
+    Ok(())
 }
 
-/// Runs the streams over the first protocol that the server speaks. A URL is good for one attempt.
-async fn run(
-    url: impl AsyncFn() -> Result<String>,
-    wanted: Wanted,
-    streams: ExecStreams,
-    doing: impl Fn() -> String,
-) -> Result<Ended> {
-    let failed = |error: StreamError| Error::failed(doing(), error);
-    let mut pipes = Pipes::new(streams);
-    let address = StreamUrl::parse(&url().await?).map_err(failed)?;
-    match websocket::open(&address, wanted.stdin).await {
-        Ok(socket) => websocket::run(socket, &mut pipes).await.map_err(failed),
-        Err(StreamError::Refused(reason)) => {
-            tracing::debug!(reason, "no WebSockets of the wanted version; trying SPDY");
-            let address = StreamUrl::parse(&url().await?).map_err(failed)?;
-            spdy::run(&address, wanted, &mut pipes).await.map_err(failed)
+impl Session<'_> {
+    /// Carries the streams over the first protocol that the server speaks, until the command is over.
+    async fn run(&self, wanted: Wanted, streams: ExecStreams) -> Result<i32> {
+        self.inner.must_own(self.id, || self.doing.clone()).await?;
+        let mut pipes = Pipes::new(streams);
+        let ended = match websocket::open(&self.url().await?, wanted.stdin).await {
+            Ok(socket) => websocket::run(socket, &mut pipes).await,
+            Err(StreamError::Refused(reason)) => {
+                tracing::debug!(reason, "no WebSocket of a version that will do; using SPDY");
+                // The refused URL is used up.
+                spdy::run(&self.url().await?, wanted, &mut pipes).await
+            }
+            Err(error) => Err(error),
+        };
+        match ended.map_err(|error| Error::failed(self.doing.clone(), error))? {
+            Ended::Exit(code) => Ok(code),
+            Ended::Failed(message) => {
+                Err(self.inner.explain(self.id, Error::failed(self.doing.clone(), message)).await)
+            }
         }
-        Err(error) => Err(failed(error)),
+    }
+
+    /// A new URL; each is good for one connection.
+    async fn url(&self) -> Result<StreamUrl> {
+        let limit = Some(self.inner.limit());
+        let doing = || self.doing.clone();
+        let mut client = self.inner.runtime();
+        let url = match &self.target {
+            Target::Exec(request) => {
+                let call = client.exec(call::request(request.clone(), limit));
+                call::within(doing, limit, call).await.map(|answer| answer.url)
+            }
+            Target::Attach(request) => {
+                let call = client.attach(call::request(request.clone(), limit));
+                call::within(doing, limit, call).await.map(|answer| answer.url)
+            }
+        };
+        match url {
+            Ok(url) => StreamUrl::parse(&url).map_err(|error| Error::failed(doing(), error)),
+            Err(error) => Err(self.inner.explain(self.id, error).await),
+        }
     }
 }

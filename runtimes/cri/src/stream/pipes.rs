@@ -107,10 +107,7 @@ impl Sink {
 }
 
 /// Writes at once what came: on a terminal, a prompt ends without a line break.
-async fn write(
-    to: &mut Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    bytes: &[u8],
-) -> Result<(), StreamError> {
+async fn write(to: &mut Option<Box<dyn AsyncWrite + Send + Unpin>>, bytes: &[u8]) -> Result<(), StreamError> {
     let Some(to) = to else { return Ok(()) };
     to.write_all(bytes).await.map_err(StreamError::Output)?;
     to.flush().await.map_err(StreamError::Output)

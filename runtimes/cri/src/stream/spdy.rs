@@ -85,7 +85,9 @@ async fn receive(
         let mut head = [0; 8];
         match from.read_exact(&mut head).await {
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Err(StreamError::NoResult),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(StreamError::NoResult);
+            }
             Err(error) => return Err(broken(error)),
         }
         let [a, b, c, d, flags, x, y, z] = head;

@@ -36,7 +36,8 @@ mod tests {
     #[test]
     fn a_status_says_how_the_command_ended() {
         assert_eq!(parse(br#"{"metadata":{},"status":"Success"}"#), Some(Ended::Exit(0)));
-        let nonzero = br#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code",
+        let nonzero =
+            br#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code",
             "reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"42"}]}}"#;
         assert_eq!(parse(nonzero), Some(Ended::Exit(42)));
         let failure = br#"{"status":"Failure","message":"no such file","reason":"InternalError","code":500}"#;

@@ -29,7 +29,8 @@ impl StreamUrl {
             return Err(bad());
         }
         let bare_v6 = authority.ends_with(']');
-        let has_port = !bare_v6 && authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let has_port =
+            !bare_v6 && authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
         Ok(Self { authority, path: path.to_owned() })
     }
@@ -53,7 +54,14 @@ mod tests {
         let url = StreamUrl::parse("http://127.0.0.1:4242/exec/tOkEn").unwrap();
         assert_eq!((url.authority.as_str(), url.path.as_str()), ("127.0.0.1:4242", "/exec/tOkEn"));
         assert_eq!(StreamUrl::parse("http://[::1]/x").unwrap().authority, "[::1]:80");
-        for bad in ["https://127.0.0.1:1/x", "/exec/x", "http:///x", "http://h:1/a b", "http://h/\r\nX: y", "http://u@h/x"] {
+        for bad in [
+            "https://127.0.0.1:1/x",
+            "/exec/x",
+            "http:///x",
+            "http://h:1/a b",
+            "http://h/\r\nX: y",
+            "http://u@h/x",
+        ] {
             assert!(matches!(StreamUrl::parse(bad), Err(StreamError::Url(_))), "{bad:?}");
         }
     }

@@ -30,14 +30,16 @@ type Socket = WebSocketStream<TcpStream>;
 pub(super) async fn open(url: &StreamUrl, stdin: bool) -> Result<Socket, StreamError> {
     let broken = |error: WsError| StreamError::Broken(error.to_string());
     let stream = url.connect().await?;
-    let mut request =
-        format!("ws://{}{}", url.authority, url.path).into_client_request().map_err(broken)?;
+    let mut request = format!("ws://{}{}", url.authority, url.path).into_client_request().map_err(broken)?;
     let versions = if stdin { V5.to_owned() } else { format!("{V5}, {V4}") };
-    let versions = HeaderValue::from_str(&versions).map_err(|error| StreamError::Broken(error.to_string()))?;
+    let versions =
+        HeaderValue::from_str(&versions).map_err(|error| StreamError::Broken(error.to_string()))?;
     request.headers_mut().insert("Sec-WebSocket-Protocol", versions);
     match tokio_tungstenite::client_async(request, stream).await {
         Ok((socket, _)) => Ok(socket),
-        Err(error @ (WsError::Http(_) | WsError::Protocol(_))) => Err(StreamError::Refused(error.to_string())),
+        Err(error @ (WsError::Http(_) | WsError::Protocol(_))) => {
+            Err(StreamError::Refused(error.to_string()))
+        }
         Err(error) => Err(broken(error)),
     }
 }
