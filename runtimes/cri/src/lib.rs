@@ -1,2 +1,48 @@
-//! podstead's runtime over any CRI v1 server.
+//! podstead's runtime over any CRI v1 server (CRI-O, containerd): a gRPC client that keeps the promises of
+//! [`podstead_runtime::Runtime`]. Touches the server's socket, its streaming address and the pods' log
+//! directories; nothing else on the node.
+
+mod call;
+mod channel;
+mod client;
+mod containers;
+pub mod convert;
+mod hints;
+mod images;
+mod node;
+mod observe;
 pub mod proto;
+mod sandboxes;
+mod stream;
+
+pub use channel::EndpointError;
+pub use client::Cri;
+
+use std::time::Duration;
+
+use podstead_runtime::{CgroupDriver, labels};
+
+/// Where CRI-O listens.
+pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
+
+/// How a client behaves; the default is what the agent wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Value of the label [`labels::OWNER`] on everything made; what lacks it is neither shown nor changed.
+    pub owner: String,
+    /// Deadline of ordinary calls (`kubelet-static-pods.md 2.8`). Twice that for making sandboxes, that and the
+    /// grace for stops, that and the command's own timeout for commands, none for pulls.
+    pub request_timeout: Duration,
+    /// How cgroup parents are spelled where the server does not tell (containerd before 2.0).
+    pub cgroup_driver: CgroupDriver,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            owner: labels::DEFAULT_OWNER.to_owned(),
+            request_timeout: Duration::from_secs(120),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+        }
+    }
+}
