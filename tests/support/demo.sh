@@ -26,9 +26,9 @@ work=$(mktemp -d /tmp/podstead-demo.XXXXXX)
 state=/run/${work##*/}
 cgroup=/${work##*/}
 agent=''
-# the flags that say which node is meant; every command takes them
-node=(--runtime direct --root-dir "$work/root" --state-dir "$state" --pod-logs-dir "$work/logs" --cgroup-root "$cgroup"
-  --hostname-override demo --cni-conf-dir "$("$support/cni.sh" write "$work")" --cni-bin-dir "$("$support/cni.sh" bin-dir)")
+# the flags that say which runtime is meant; every command takes them
+node=(--runtime direct --root-dir "$work/root" --state-dir "$state" --cni-conf-dir "$("$support/cni.sh" write "$work")"
+  --cni-bin-dir "$("$support/cni.sh" bin-dir)")
 
 # The agent removes the pods whose files are gone; only then it is ended itself.
 clean() {
@@ -36,7 +36,7 @@ clean() {
   trap - EXIT INT TERM
   if [ -n "$agent" ] && kill -0 "$agent" 2>/dev/null; then
     rm -f "$work"/manifests/*.yaml
-    for ((tries = 0; tries < 100; tries++)); do [ "$(pods | jq 'flatten | length' 2>/dev/null || echo 1)" != 0 ] || break; sleep 0.2; done
+    for ((tries = 0; tries < 100; tries++)); do [ "$(pods 2>/dev/null | jq 'if type == "array" then . else .pods end | length' || echo 1)" != 0 ] || break; sleep 0.2; done
     kill "$agent" 2>/dev/null || true
     wait "$agent" 2>/dev/null || true
   fi
@@ -57,7 +57,7 @@ pods() { "$PODSTEAD" pods -o json "${node[@]}"; }
 # the address of the pod whose name begins with $1, when it has one
 address() {
   pods 2>/dev/null | jq -r --arg name "$1" 'first(.. | objects | select((.name? // .metadata?.name? // "") | tostring | startswith($name))
-    | .. | objects | (.ip?, .podIP?, .pod_ip?) | strings | select(. != "")) // empty' 2>/dev/null || true
+    | .. | objects | (.ip?, .podIP?, (.ips? | arrays | .[0])) | strings | select(. != "")) // empty' 2>/dev/null || true
 }
 
 say "Importing the images"
@@ -66,7 +66,8 @@ say "Importing the images"
 say "Starting the agent on a copy of fixtures/manifests"
 mkdir "$work/manifests"
 cp "$repository"/fixtures/manifests/*.yaml "$work/manifests/"
-"$PODSTEAD" run --pod-manifest-path "$work/manifests" "${node[@]}" > "$work/agent.log" 2>&1 &
+"$PODSTEAD" run --pod-manifest-path "$work/manifests" --hostname-override demo --pod-logs-dir "$work/logs" \
+  --container-logs-dir "$work/links" --cgroup-root "$cgroup" "${node[@]}" > "$work/agent.log" 2>&1 &
 agent=$!
 ip=''
 for ((tries = 0; tries < 300; tries++)); do

@@ -6,10 +6,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 if version=$(cargo-deny --version 2>/dev/null | cut -d' ' -f2) && [ "$(printf '%s\n' 0.16.0 "$version" | sort -V | head -1)" = 0.16.0 ]; then
-  deny=(cargo-deny --log-level error --locked --target x86_64-unknown-linux-gnu --target aarch64-unknown-linux-gnu)
-  "${deny[@]}" check --config .deny.toml --hide-inclusion-graph --allow duplicate bans licenses sources
-  if timeout 60 "${deny[@]}" fetch --config .deny.toml db 2>/dev/null; then
-    "${deny[@]}" check --config .deny.toml --disable-fetch advisories
+  deny=(cargo-deny --log-level error --locked --target x86_64-unknown-linux-gnu)
+  "${deny[@]}" check --hide-inclusion-graph bans licenses sources
+  if timeout 60 "${deny[@]}" fetch db 2>/dev/null; then
+    "${deny[@]}" check --disable-fetch advisories
   else
     echo "deny.sh: the advisory database cannot be had from here; known vulnerabilities not checked" >&2
   fi
