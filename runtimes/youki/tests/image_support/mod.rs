@@ -121,7 +121,8 @@ impl Registry {
         if kind == Kind::Tls {
             let (cert, key) = (at("cert.pem"), at("key.pem"));
             let args = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext \
-                        subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout";
+                        subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
+                        -keyout";
             let mut args: Vec<&str> = args.split_whitespace().collect();
             args.extend([key.as_str(), "-out", &cert]);
             run("openssl", &args);
