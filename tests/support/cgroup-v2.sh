@@ -12,7 +12,7 @@ if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then
   exit 0
 fi
 # name, directory of the package, executable
-tests=$(cargo test --workspace --tests --no-run --message-format=json 2>/dev/null |
+tests=$(cargo test --workspace --locked --tests --no-run --message-format=json-render-diagnostics |
   jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable and (.target.kind | index("test")))
     | [.target.name, (.manifest_path | rtrimstr("/Cargo.toml")), .executable] | @tsv' |
   awk -F'\t' -v skip="$skip" -v filter="$filter" '$1 !~ skip && $1 ~ filter')

@@ -110,10 +110,15 @@ impl<R: Read> TarStream<R> {
 
     /// Skips the rest of the current entry.
     fn skip(&mut self) -> io::Result<()> {
-        let rest = self.left.saturating_add(self.padding);
+        let (data, padding) = (self.left, self.padding);
         (self.left, self.padding) = (0, 0);
-        let skipped = io::copy(&mut (&mut self.inner).take(rest), &mut io::sink())?;
-        if skipped == rest { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        let skipped = io::copy(&mut (&mut self.inner).take(data), &mut io::sink())?;
+        if skipped < data {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Some writers never close an archive and so leave out the last padding; all data is there.
+        io::copy(&mut (&mut self.inner).take(padding), &mut io::sink())?;
+        Ok(())
     }
 
     fn header(&mut self) -> io::Result<Option<Header>> {
@@ -261,6 +266,20 @@ mod tests {
         let stream = io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(b'x'));
         let error = TarStream::new(stream).next_entry().unwrap_err();
         assert!(error.to_string().contains("too large"), "{error}");
+    }
+
+    #[test]
+    fn the_end_may_miss_its_padding_but_no_data() {
+        let mut header = Header::new_ustar();
+        header.set_size(5);
+        header.set_cksum();
+        let with = |data: &[u8]| [header.as_bytes().as_slice(), data].concat();
+        for (data, good) in [("hello", true), ("hello\0\0", true), ("hell", false)] {
+            let bytes = with(data.as_bytes());
+            let mut tar = TarStream::new(&bytes[..]);
+            tar.next_entry().unwrap().unwrap();
+            assert_eq!(tar.next_entry().is_ok_and(|e| e.is_none()), good, "{data}");
+        }
     }
 
     #[test]
