@@ -131,7 +131,6 @@ fn security(node: &NodeFacts, spec: &PodSpec) -> ContainerSecurity {
         masked_paths: MASKED_PATHS.map(str::to_owned).to_vec(),
         readonly_paths: READONLY_PATHS.map(str::to_owned).to_vec(),
         seccomp: if node.seccomp_default { Profile::RuntimeDefault } else { Profile::Unconfined },
-        apparmor: Profile::RuntimeDefault,
         ..ContainerSecurity::default()
     }
 }

@@ -110,8 +110,8 @@ pub struct SandboxSecurity {
     pub privileged: bool,
     /// Seccomp profile of the sandbox process.
     pub seccomp: Profile,
-    /// AppArmor profile of the sandbox process.
-    pub apparmor: Profile,
+    /// AppArmor profile of the sandbox process; `None` leaves it to the runtime, as nodes without AppArmor want.
+    pub apparmor: Option<Profile>,
 }
 
 /// Security of a container.
@@ -150,6 +150,6 @@ pub struct ContainerSecurity {
     pub readonly_paths: Vec<String>,
     /// Seccomp profile.
     pub seccomp: Profile,
-    /// AppArmor profile.
-    pub apparmor: Profile,
+    /// AppArmor profile; `None` leaves it to the runtime, as nodes without AppArmor want.
+    pub apparmor: Option<Profile>,
 }

@@ -83,7 +83,7 @@ fn sandbox_security(security: &SandboxSecurity) -> proto::LinuxSandboxSecurityCo
         seccomp: Some(words::profile(&security.seccomp)),
         ..Default::default()
     };
-    wire.apparmor = Some(words::profile(&security.apparmor));
+    wire.apparmor = security.apparmor.as_ref().map(words::profile);
     wire
 }
 
@@ -171,7 +171,7 @@ fn container_security(
         seccomp: Some(words::profile(&security.seccomp)),
         ..Default::default()
     };
-    wire.apparmor = Some(words::profile(&security.apparmor));
+    wire.apparmor = security.apparmor.as_ref().map(words::profile);
     wire
 }
 
