@@ -12,7 +12,9 @@ use podstead_runtime::{
     ImageSpec, LinuxResources, PullProgress, Result, Runtime, RuntimeInfo, RuntimeStatus, SandboxId, SandboxSpec,
     SandboxStats, Snapshot,
 };
-use podstead_youki::Direct;
+use podstead_cri::Cri as Direct;
+
+use crate::config::{RuntimeChoice, RuntimeFlags};
 
 /// A backend.
 #[derive(Debug)]
@@ -132,5 +134,19 @@ impl Runtime for Backend {
 
     async fn image_fs(&self) -> Result<Vec<ImageFs>> {
         pass!(self, r => r.image_fs())
+    }
+}
+
+impl Backend {
+    /// Opens the backend that the flags ask for. A CRI server need not be there yet.
+    pub async fn open(flags: &RuntimeFlags) -> anyhow::Result<Self> {
+        match flags.runtime {
+            RuntimeChoice::Cri => {
+                let options = podstead_cri::Options { owner: flags.owner.clone(), ..podstead_cri::Options::default() };
+                let client = Cri::connect(&flags.container_runtime_endpoint, options)?;
+                Ok(Self::Cri(Box::new(client)))
+            }
+            RuntimeChoice::Direct => anyhow::bail!("later"),
+        }
     }
 }

@@ -18,3 +18,4 @@ pub mod pod;
 pub mod reconcile;
 pub mod report;
 pub mod status;
+pub mod testing;

@@ -7,10 +7,6 @@ use podstead::backend::Backend;
 use podstead::cli::{self, Cli, Command};
 
 fn main() -> ExitCode {
-    // The shim and exec entries call libcontainer, which must never run beside another thread.
-    if let Some(code) = podstead_youki::shim::dispatch() {
-        return code;
-    }
     let cli = Cli::parse();
     log(cli.v);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -25,7 +25,8 @@ pub struct CgroupError {
 pub enum Cgroups {
     /// One hierarchy (cgroup v2).
     Unified(PathBuf),
-    /// One per controller (cgroup v1, also on hybrid hosts): their mount points and controllers.
+    /// One per controller (cgroup v1, also on hybrid hosts): their mount points and controllers. Hierarchies without
+    /// any (systemd's, a hybrid host's v2) are listed as well: runtimes make cgroups there too.
     Legacy(Vec<(PathBuf, Vec<String>)>),
 }
 
@@ -47,12 +48,9 @@ impl Cgroups {
             if kind == "cgroup2" && point == "/sys/fs/cgroup" {
                 return Self::Unified(PathBuf::from(point));
             }
-            if kind == "cgroup" {
+            if kind == "cgroup" || kind == "cgroup2" {
                 let has = options.split(',').filter(|o| V1_CONTROLLERS.contains(o)).map(str::to_owned);
-                let controllers: Vec<String> = has.collect();
-                if !controllers.is_empty() {
-                    legacy.push((PathBuf::from(point), controllers));
-                }
+                legacy.push((PathBuf::from(point), has.collect()));
             }
         }
         Self::Legacy(legacy)
@@ -71,7 +69,7 @@ impl Cgroups {
         match self {
             Self::Unified(root) => ensure_unified(root, path, limits),
             Self::Legacy(all) => {
-                for (root, controllers) in all {
+                for (root, controllers) in all.iter().filter(|(_, controllers)| !controllers.is_empty()) {
                     let dir = make_legacy(root, path, controllers)?;
                     limit_legacy(&dir, controllers, limits)?;
                 }
@@ -83,6 +81,13 @@ impl Cgroups {
     /// Removes the cgroup with everything below it, deepest first. Absent is a success; processes in it are an error.
     pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
         self.dirs(path).iter().try_for_each(|dir| remove_tree(dir))
+    }
+
+    /// The directories directly below the cgroup, in all hierarchies.
+    pub fn children(&self, path: &str) -> Vec<String> {
+        let entries = self.dirs(path).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+        let dirs = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        dirs.map(|e| e.path().display().to_string()).collect()
     }
 
     /// Whether the cgroup exists in any hierarchy.
@@ -213,8 +218,8 @@ mod tests {
                       cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         let Cgroups::Legacy(found) = Cgroups::from_mounts(hybrid) else { panic!("legacy") };
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].1, ["cpu", "cpuacct"]);
+        let controllers: Vec<&[String]> = found.iter().map(|(_, c)| &c[..]).collect();
+        assert_eq!(controllers, [&["cpu".to_owned(), "cpuacct".to_owned()][..], &[], &[]]);
         let pure = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
         assert!(matches!(Cgroups::from_mounts(pure), Cgroups::Unified(_)));
     }

@@ -1,0 +1,69 @@
+//! Takes everything of a test's node away, also after a panic, and names what is left. Touches only that node's things.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use podstead_runtime::Runtime;
+
+use crate::backend::Backend;
+use crate::config::{Config, RuntimeFlags};
+use crate::node::cgroup::Cgroups;
+
+/// Stops and removes all of the node's pods. Runs on a thread with a runtime of its own: the test's may be the very one
+/// that is being torn down.
+pub fn all(flags: &RuntimeFlags, config: &Config) {
+    let (flags, cgroup) = (flags.clone(), config.cgroup_root.clone());
+    let worker = std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let _ = runtime.block_on(tokio::time::timeout(Duration::from_secs(60), pods(&flags)));
+        // Processes killed a moment ago may still be leaving their cgroups.
+        for _ in 0..100 {
+            match Cgroups::discover().map(|cgroups| cgroups.remove(&cgroup)) {
+                Ok(Err(_)) => std::thread::sleep(Duration::from_millis(20)),
+                _ => return,
+            }
+        }
+    });
+    let _ = worker.join();
+}
+
+async fn pods(flags: &RuntimeFlags) {
+    let Ok(backend) = Backend::open(flags).await else { return };
+    for _ in 0..20 {
+        let Ok(snapshot) = backend.observe().await else { return };
+        if snapshot.sandboxes.is_empty() && snapshot.containers.is_empty() {
+            return;
+        }
+        for container in &snapshot.containers {
+            let _ = backend.remove_container(&container.id).await;
+        }
+        for sandbox in &snapshot.sandboxes {
+            let _ = backend.stop_sandbox(&sandbox.id).await;
+            let _ = backend.remove_sandbox(&sandbox.id).await;
+        }
+    }
+}
+
+/// Pods' directories, log links, mounts, pinned namespaces and cgroups that are left.
+pub fn on_disk(config: &Config) -> Vec<String> {
+    let mut left = Vec::new();
+    for dir in [config.root_dir.join("pods"), config.pod_logs_dir.clone(), config.container_logs_dir.clone()] {
+        left.extend(names(&dir).map(|name| format!("{}/{name}", dir.display())));
+    }
+    let own = config.manifest_path.parent().unwrap_or(Path::new("/nonexistent")).display().to_string();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    left.extend(points.filter(|point| point.starts_with(&own)).map(|point| format!("mount {point}")));
+    if let Ok(cgroups) = Cgroups::discover() {
+        for level in ["", "/burstable", "/besteffort"] {
+            let parent = format!("{}/kubepods{level}", config.cgroup_root);
+            left.extend(cgroups.children(&parent).into_iter().filter(|c| c.contains("/pod")));
+        }
+    }
+    left
+}
+
+fn names(dir: &Path) -> impl Iterator<Item = String> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned())
+}

@@ -1,0 +1,394 @@
+//! A node for tests: a real agent on a real runtime, in a place of its own, gone when dropped.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), podstead::testing::NodeError> {
+//! use podstead::testing::Node;
+//!
+//! let node = Node::direct().start().await?;
+//! node.import("busybox.tar").await?;
+//! let pod = node.apply("hello", r#"
+//! apiVersion: v1
+//! kind: Pod
+//! metadata: {name: hello}
+//! spec:
+//!   hostNetwork: true
+//!   containers: [{name: c, image: "localhost/podstead/busybox:1", command: [sh, -c, "echo hello; sleep 1000"]}]
+//! "#)?;
+//! pod.running().await?;
+//! assert!(pod.logs("c").await?.contains("hello"));
+//! # Ok(()) }
+//! ```
+//!
+//! Each node has its own root, state, logs, cgroup parent, owner's mark and pod network, so tests run in parallel. It
+//! needs root. The shim's binary is the one given with [`Builder::binary`], else `$PODSTEAD_SHIM`, else `podstead` in a
+//! build directory above the test's executable.
+
+mod clean;
+mod network;
+mod pod;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use podstead_runtime::{PullProgress, Runtime};
+use thiserror::Error;
+use tokio::sync::watch;
+
+pub use pod::PodHandle;
+
+use crate::agent::{self, Agent};
+use crate::backend::Backend;
+use crate::config::{Config, RuntimeChoice, RuntimeFlags};
+use crate::manifest::{self, FileReport};
+use crate::node::facts;
+use crate::reconcile::View;
+
+/// How long a wait lasts unless said otherwise: generous, for loaded machines.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What can go wrong with a node for tests.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// A file or directory of the node's.
+    #[error("{path}: {source}")]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// There is no podstead binary to start shims from.
+    #[error(
+        "no podstead binary to start container shims from: build it (`cargo build`), or name one with \
+         Builder::binary or PODSTEAD_SHIM"
+    )]
+    NoBinary,
+    /// The runtime could not be opened.
+    #[error("open the runtime: {0}")]
+    Open(String),
+    /// The agent could not be started.
+    #[error(transparent)]
+    Agent(#[from] agent::AgentError),
+    /// A verb of the runtime.
+    #[error(transparent)]
+    Runtime(#[from] podstead_runtime::Error),
+    /// Something did not come in time.
+    #[error("{what} did not come within {} s; last seen: {seen}", .patience.as_secs())]
+    Late {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        patience: Duration,
+        /// The state then.
+        seen: String,
+    },
+    /// The pod has no such container.
+    #[error("pod {pod} has no container {container}")]
+    NoContainer {
+        /// The pod.
+        pod: String,
+        /// The container.
+        container: String,
+    },
+}
+
+/// How a node is made.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    runtime: RuntimeChoice,
+    endpoint: String,
+    binary: Option<PathBuf>,
+    insecure_registries: Vec<String>,
+    cni_conf_dir: Option<PathBuf>,
+    patience: Duration,
+}
+
+impl Builder {
+    /// The podstead binary from which shims are started.
+    #[must_use]
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// A registry (`host:port`) that is spoken to in plain http.
+    #[must_use]
+    pub fn insecure_registry(mut self, host: impl Into<String>) -> Self {
+        self.insecure_registries.push(host.into());
+        self
+    }
+
+    /// CNI configurations instead of a private bridge.
+    #[must_use]
+    pub fn cni_conf_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cni_conf_dir = Some(dir.into());
+        self
+    }
+
+    /// How long waits last.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Makes the node's place and starts its agent.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        let node = self.prepare().await?;
+        node.start_agent()
+    }
+
+    /// Makes the node's place without an agent, for tests that run the binary themselves.
+    pub async fn prepare(self) -> Result<Node, NodeError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("pst{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::Builder::new().prefix("podstead-").tempdir();
+        let dir = dir.map_err(|source| NodeError::File { path: std::env::temp_dir(), source })?;
+        let network = network::Network::new(&name, dir.path());
+        let cni_conf_dir = match self.cni_conf_dir {
+            Some(given) => given,
+            None => network.write()?,
+        };
+        let flags = RuntimeFlags {
+            runtime: self.runtime,
+            container_runtime_endpoint: self.endpoint,
+            root_dir: dir.path().join("root"),
+            state_dir: dir.path().join("state"),
+            owner: name.clone(),
+            cni_conf_dir,
+            cni_bin_dir: ["/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"].map(PathBuf::from).to_vec(),
+            insecure_registry: self.insecure_registries,
+            shim: match self.runtime {
+                RuntimeChoice::Direct => Some(self.binary.or_else(find_binary).ok_or(NodeError::NoBinary)?),
+                RuntimeChoice::Cri => None,
+            },
+        };
+        let config = Config {
+            manifest_path: dir.path().join("manifests"),
+            file_check_frequency: Duration::from_secs(20),
+            node_name: "node".to_owned(),
+            node_ips: facts::addresses(),
+            root_dir: flags.root_dir.clone(),
+            state_dir: flags.state_dir.clone(),
+            pod_logs_dir: dir.path().join("logs"),
+            container_logs_dir: dir.path().join("links"),
+            cgroup_root: format!("/{name}"),
+            seccomp_default: false,
+        };
+        std::fs::create_dir(&config.manifest_path)
+            .map_err(|source| NodeError::File { path: config.manifest_path.clone(), source })?;
+        let backend = Backend::open(&flags).await.map_err(|error| NodeError::Open(format!("{error:#}")))?;
+        Ok(Node { backend: Some(Arc::new(backend)), agent: None, config, flags, network, patience: self.patience, dir: Some(dir) })
+    }
+}
+
+/// A node: see the [module](self).
+#[derive(Debug)]
+pub struct Node {
+    agent: Option<Agent>,
+    backend: Option<Arc<Backend>>,
+    config: Config,
+    flags: RuntimeFlags,
+    network: network::Network,
+    patience: Duration,
+    dir: Option<tempfile::TempDir>,
+}
+
+impl Node {
+    /// On libcontainer, with no daemon.
+    pub fn direct() -> Builder {
+        Self::builder(RuntimeChoice::Direct, "")
+    }
+
+    /// Over a CRI server.
+    pub fn cri(endpoint: &str) -> Builder {
+        Self::builder(RuntimeChoice::Cri, endpoint)
+    }
+
+    fn builder(runtime: RuntimeChoice, endpoint: &str) -> Builder {
+        Builder {
+            runtime,
+            endpoint: endpoint.to_owned(),
+            binary: None,
+            insecure_registries: Vec::new(),
+            cni_conf_dir: None,
+            patience: PATIENCE,
+        }
+    }
+
+    fn start_agent(mut self) -> Result<Self, NodeError> {
+        self.agent = Some(agent::start(&self.config, Arc::clone(self.runtime_arc()))?);
+        Ok(self)
+    }
+
+    fn runtime_arc(&self) -> &Arc<Backend> {
+        // Invariant: only `drop` takes it out.
+        self.backend.as_ref().unwrap_or_else(|| unreachable!("the node is being dropped"))
+    }
+
+    /// The runtime, for looking behind the agent's back.
+    pub fn runtime(&self) -> &Backend {
+        self.runtime_arc()
+    }
+
+    /// The agent's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The node's private directory.
+    pub fn dir(&self) -> &Path {
+        self.config.manifest_path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// The flags with which the binary's commands reach this node's runtime.
+    pub fn runtime_flags(&self) -> Vec<String> {
+        let text = |path: &Path| path.display().to_string();
+        let (kind, endpoint) = match self.flags.runtime {
+            RuntimeChoice::Cri => ("cri", self.flags.container_runtime_endpoint.clone()),
+            RuntimeChoice::Direct => ("direct", crate::config::DEFAULT_ENDPOINT.to_owned()),
+        };
+        [
+            ("--runtime", kind.to_owned()),
+            ("--container-runtime-endpoint", endpoint),
+            ("--root-dir", text(&self.flags.root_dir)),
+            ("--state-dir", text(&self.flags.state_dir)),
+            ("--owner", self.flags.owner.clone()),
+            ("--cni-conf-dir", text(&self.flags.cni_conf_dir)),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect()
+    }
+
+    /// The further flags of `podstead run` for an agent on this node.
+    pub fn run_flags(&self) -> Vec<String> {
+        let text = |path: &Path| path.display().to_string();
+        [
+            ("--pod-manifest-path", text(&self.config.manifest_path)),
+            ("--hostname-override", self.config.node_name.clone()),
+            ("--pod-logs-dir", text(&self.config.pod_logs_dir)),
+            ("--container-logs-dir", text(&self.config.container_logs_dir)),
+            ("--cgroup-root", self.config.cgroup_root.clone()),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect()
+    }
+
+    /// Imports an archive or layout; on a CRI server images are there already, and this does nothing.
+    pub async fn import(&self, path: impl AsRef<Path>) -> Result<Vec<String>, NodeError> {
+        match self.flags.runtime {
+            RuntimeChoice::Cri => Ok(Vec::new()),
+            RuntimeChoice::Direct => {
+                Ok(self.runtime().import_image(path.as_ref(), None, PullProgress::none()).await?)
+            }
+        }
+    }
+
+    /// Puts a manifest in place, at once and whole. `name` is the pod's `metadata.name`, the file's name follows it.
+    pub fn apply(&self, name: &str, manifest: &str) -> Result<PodHandle<'_>, NodeError> {
+        let path = self.manifest(name);
+        let hidden = self.config.manifest_path.join(format!(".{name}.new"));
+        let write = std::fs::write(&hidden, manifest).and_then(|()| std::fs::rename(&hidden, &path));
+        write.map_err(|source| NodeError::File { path, source })?;
+        Ok(self.pod(name))
+    }
+
+    /// A pod by the name in its manifest, in namespace `default`.
+    pub fn pod(&self, name: &str) -> PodHandle<'_> {
+        PodHandle::new(self, format!("{name}-{}", self.config.node_name))
+    }
+
+    /// Takes a manifest away.
+    pub fn remove(&self, name: &str) -> Result<(), NodeError> {
+        let path = self.manifest(name);
+        std::fs::remove_file(&path).map_err(|source| NodeError::File { path, source })
+    }
+
+    /// The path of a pod's manifest.
+    pub fn manifest(&self, name: &str) -> PathBuf {
+        self.config.manifest_path.join(format!("{name}.yaml"))
+    }
+
+    /// What became of each manifest file.
+    pub fn files(&self) -> Vec<FileReport> {
+        self.agent.as_ref().map(agent::file_reports).unwrap_or_default()
+    }
+
+    /// What the agent's loop thinks; `None` without an agent.
+    pub fn view(&self) -> Option<watch::Receiver<View>> {
+        self.agent.as_ref().map(|agent| agent.view.clone())
+    }
+
+    /// The agent's manifests; `None` without an agent.
+    pub fn manifests(&self) -> Option<watch::Receiver<Arc<manifest::Desired>>> {
+        self.agent.as_ref().map(|agent| agent.manifests.clone())
+    }
+
+    /// Ends the agent; containers go on.
+    pub async fn stop_agent(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.stop().await;
+        }
+    }
+
+    /// Starts a new agent, as after an upgrade.
+    pub async fn restart_agent(&mut self) -> Result<(), NodeError> {
+        self.stop_agent().await;
+        self.agent = Some(agent::start(&self.config, Arc::clone(self.runtime_arc()))?);
+        Ok(())
+    }
+
+    /// Waits until nothing of any pod is left: sandboxes, containers, directories, log links.
+    pub async fn empty(&self) -> Result<(), NodeError> {
+        let deadline = tokio::time::Instant::now() + self.patience;
+        loop {
+            let left = self.left().await?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                let what = "an empty node".to_owned();
+                return Err(NodeError::Late { what, patience: self.patience, seen: left.join(", ") });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Names everything that is left of pods on the node: in the runtime, on disk, in mounts and in cgroups.
+    pub async fn left(&self) -> Result<Vec<String>, NodeError> {
+        let snapshot = self.runtime().observe().await?;
+        let sandboxes = snapshot.sandboxes.iter().map(|s| format!("sandbox {} of {}", s.id, s.pod.name));
+        let containers = snapshot.containers.iter().map(|c| format!("container {} {}", c.name, c.id));
+        let mut left: Vec<String> = sandboxes.chain(containers).collect();
+        left.extend(clean::on_disk(&self.config));
+        left.extend(self.network.leases());
+        Ok(left)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.agent = None;
+        self.backend = None;
+        clean::all(&self.flags, &self.config);
+        self.network.remove();
+        if std::env::var_os("PODSTEAD_KEEP").is_some()
+            && let Some(dir) = self.dir.take()
+        {
+            let _ = dir.keep();
+        }
+    }
+}
+
+/// `podstead` in a build directory that holds the running executable.
+fn find_binary() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("PODSTEAD_SHIM") {
+        return Some(named.into());
+    }
+    let own = std::env::current_exe().ok()?;
+    own.ancestors().skip(1).take(4).map(|dir| dir.join("podstead")).find(|path| path.is_file())
+}
