@@ -44,7 +44,7 @@ lint: ## format, clippy, documentation, licences and sources of dependencies, sh
 	@$(if $(shellcheck),shellcheck $(scripts),echo "lint: shellcheck is not installed, scripts not checked")
 
 bench: images ## the measurements behind docs/performance.md
-	cargo bench --locked --workspace
+	cargo bench --locked --bench "*"
 
 clean: ## what was built
 	cargo clean

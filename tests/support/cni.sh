@@ -27,7 +27,7 @@ names() {
   conflist=$dir/cni/net.d/10-podstead.conflist
   # 10.64.0.0/10 holds 16384 networks of 254 pods; one that another bridge has already is stepped over
   local number=$((16#$hash % 16384))
-  while subnet=10.$((64 + number / 256)).$((number % 256)).0/24; ip -4 route show exact "$subnet" | grep -qv "dev $bridge"; do
+  while subnet=10.$((64 + number / 256)).$((number % 256)).0/24; ip -4 route show exact "$subnet" | grep -v "dev $bridge" > /dev/null; do
     number=$(((number + 1) % 16384))
   done
 }

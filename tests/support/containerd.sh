@@ -75,9 +75,9 @@ wait_for() {
   done
 }
 
-cri_ready() { tell plugins ls | grep -Eq '^io\.containerd\.grpc\.v1 +cri +.* ok *$'; }
+cri_ready() { tell plugins ls | grep -E '^io\.containerd\.grpc\.v1 +cri +.* ok *$' > /dev/null; }
 # The CRI service marks the images that it has taken over, so the mark proves that it runs.
-images_known() { ! tell images ls | grep -F localhost/podstead/ | grep -qvF io.cri-containerd.image=managed; }
+images_known() { ! tell images ls | grep -F localhost/podstead/ | grep -vF io.cri-containerd.image=managed > /dev/null; }
 
 start() {
   command -v containerd >/dev/null || die "containerd is missing; 'make deps' installs it"

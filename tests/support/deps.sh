@@ -92,7 +92,7 @@ install_rust() {
   echo "deps.sh: Rust $rust or later is missing; installing it with rustup for $(id -un)" >&2
   if ! has rustup && ! has rustup-init; then
     if [ "$(family)" = fedora ]; then dnf install -y rustup
-    elif apt-cache show rustup >/dev/null 2>&1; then install_debian rustup; fi
+    elif [[ $(apt-cache policy rustup 2>/dev/null) == *'Candidate: '[0-9]* ]]; then install_debian rustup; fi
   fi
   if has rustup; then
     rustup toolchain install stable --profile minimal -c clippy -c rustfmt
