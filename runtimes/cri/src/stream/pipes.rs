@@ -65,13 +65,13 @@ impl Source {
             };
             let read = tokio::select! {
                 read = read => read,
-                size = size => match size {
-                    Some(size) => return Input::Resize(size),
-                    None => {
-                        self.resize = None;
-                        continue;
+                size = size => {
+                    if let Some(size) = size {
+                        return Input::Resize(size);
                     }
-                },
+                    self.resize = None;
+                    continue;
+                }
             };
             return match read {
                 Ok(count) if count > 0 => Input::Stdin(&self.buffer[..count]),
