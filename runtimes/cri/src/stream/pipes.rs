@@ -98,6 +98,13 @@ impl Sink {
         write(&mut self.stderr, bytes).await
     }
 
+    /// Passes the end of the output on, for readers that wait for it.
+    pub(super) async fn end(&mut self) {
+        for to in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+            let _ = to.shutdown().await;
+        }
+    }
+
     /// Takes a piece of the result; answers when it is whole.
     pub(super) fn result(&mut self, bytes: &[u8]) -> Option<Ended> {
         let room = status::MAX_STATUS.saturating_sub(self.status.len());
