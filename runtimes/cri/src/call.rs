@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use podstead_runtime::{Error, Result};
 use tonic::{Code, Request, Response, Status};
 
@@ -20,19 +21,22 @@ pub(crate) fn request<T>(message: T, limit: Option<Duration>) -> Request<T> {
 }
 
 /// Awaits a call for at most `limit`, and names what was being done when it fails.
-pub(crate) async fn within<T>(
-    doing: impl Fn() -> String,
+/// Boxed, because a gRPC call's future is large and every verb has some.
+pub(crate) fn within<'a, T>(
+    doing: impl Fn() -> String + Send + 'a,
     limit: Option<Duration>,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T> {
-    let answer = match limit {
-        Some(limit) => match tokio::time::timeout(limit, call).await {
-            Ok(answer) => answer,
-            Err(_) => return Err(Error::Deadline { doing: doing(), seconds: limit.as_secs() }),
-        },
-        None => call.await,
-    };
-    answer.map(Response::into_inner).map_err(|status| error(doing(), &status, limit))
+    call: impl Future<Output = Result<Response<T>, Status>> + Send + 'a,
+) -> BoxFuture<'a, Result<T>> {
+    Box::pin(async move {
+        let answer = match limit {
+            Some(limit) => match tokio::time::timeout(limit, call).await {
+                Ok(answer) => answer,
+                Err(_) => return Err(Error::Deadline { doing: doing(), seconds: limit.as_secs() }),
+            },
+            None => call.await,
+        };
+        answer.map(Response::into_inner).map_err(|status| error(doing(), &status, limit))
+    })
 }
 
 /// The error that a status means.

@@ -192,7 +192,9 @@ async fn picture(inner: &Inner) -> podstead_runtime::Result<Picture> {
         let uid = PodUid(container.labels.get(labels::POD_UID).cloned().unwrap_or_default());
         picture.entry(uid).or_default().push((container.id, container.state));
     }
-    picture.values_mut().for_each(|objects| objects.sort());
+    for objects in picture.values_mut() {
+        objects.sort();
+    }
     Ok(picture)
 }
 

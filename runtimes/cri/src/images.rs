@@ -86,10 +86,10 @@ async fn with_news_of<T>(image: &str, pull: impl Future<Output = Result<T>>) -> 
     let begun = Instant::now();
     tokio::pin!(pull);
     loop {
-        match tokio::time::timeout(STILL_PULLING, &mut pull).await {
-            Ok(answer) => return answer,
-            Err(_) => tracing::info!(image, "pulling {image}, {} s so far", begun.elapsed().as_secs()),
+        if let Ok(answer) = tokio::time::timeout(STILL_PULLING, &mut pull).await {
+            return answer;
         }
+        tracing::info!(image, "pulling {image}, {} s so far", begun.elapsed().as_secs());
     }
 }
 

@@ -6,9 +6,10 @@ use std::fs;
 /// Huge page sizes (as the CRI spells them, `2MB`) that the node's cgroup hierarchy can limit; empty without the
 /// hugetlb controller. A limit for any other size makes create fail (`cri-servers.md`).
 pub(crate) fn hugepage_sizes() -> BTreeSet<String> {
-    let has_controller = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
-        .map(|list| list.split_whitespace().any(|name| name == "hugetlb"))
-        .unwrap_or_else(|_| fs::read_to_string("/proc/cgroups").is_ok_and(|table| has_v1_hugetlb(&table)));
+    let has_controller = match fs::read_to_string("/sys/fs/cgroup/cgroup.controllers") {
+        Ok(list) => list.split_whitespace().any(|name| name == "hugetlb"),
+        Err(_) => fs::read_to_string("/proc/cgroups").is_ok_and(|table| has_v1_hugetlb(&table)),
+    };
     if !has_controller {
         return BTreeSet::new();
     }
@@ -29,7 +30,7 @@ fn page_size(directory: &str) -> Option<String> {
     let mut size: u64 = directory.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
     let mut units = ["KB", "MB", "GB", "TB"].into_iter();
     let mut unit = units.next()?;
-    while size >= 1024 && size % 1024 == 0 {
+    while size >= 1024 && size.is_multiple_of(1024) {
         let Some(next) = units.next() else { break };
         size /= 1024;
         unit = next;

@@ -137,10 +137,7 @@ impl Details {
 }
 
 /// The objects with details already, and the others.
-fn split<'a, T, D>(
-    listed: &'a [T],
-    known: impl Fn(&T) -> Option<(String, D)>,
-) -> (HashMap<String, D>, Vec<&'a T>) {
+fn split<T, D>(listed: &[T], known: impl Fn(&T) -> Option<(String, D)>) -> (HashMap<String, D>, Vec<&T>) {
     let mut with = HashMap::new();
     let mut without = Vec::new();
     for object in listed {

@@ -120,6 +120,7 @@ impl Session<'_> {
             }
             Err(error) => Err(error),
         };
+        pipes.sink.end().await;
         match ended.map_err(|error| Error::failed(self.doing.clone(), error))? {
             Ended::Exit(code) => Ok(code),
             Ended::Failed(message) => {

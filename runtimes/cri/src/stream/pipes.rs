@@ -65,13 +65,13 @@ impl Source {
             };
             let read = tokio::select! {
                 read = read => read,
-                size = size => match size {
-                    Some(size) => return Input::Resize(size),
-                    None => {
-                        self.resize = None;
-                        continue;
+                size = size => {
+                    if let Some(size) = size {
+                        return Input::Resize(size);
                     }
-                },
+                    self.resize = None;
+                    continue;
+                }
             };
             return match read {
                 Ok(count) if count > 0 => Input::Stdin(&self.buffer[..count]),
@@ -96,6 +96,13 @@ impl Sink {
 
     pub(super) async fn stderr(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
         write(&mut self.stderr, bytes).await
+    }
+
+    /// Passes the end of the output on, for readers that wait for it.
+    pub(super) async fn end(&mut self) {
+        for to in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+            let _ = to.shutdown().await;
+        }
     }
 
     /// Takes a piece of the result; answers when it is whole.

@@ -27,7 +27,6 @@ const RESIZE: u32 = 9;
 const SYN_STREAM: u16 = 1;
 const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
-const GOAWAY: u16 = 7;
 /// Flag: the sender's side of the stream ends with this frame.
 const FIN: u8 = 1;
 
@@ -90,15 +89,16 @@ async fn receive(
             }
             Err(error) => return Err(broken(error)),
         }
-        let [a, b, c, d, flags, x, y, z] = head;
+        let frame = u64::from_be_bytes(head);
+        let flags = head[4];
         // 24 bits: at most 16 MiB.
-        payload.resize(u32::from_be_bytes([0, x, y, z]) as usize, 0);
+        payload.resize(usize::try_from(frame & 0xff_ffff).unwrap_or(0), 0);
         from.read_exact(&mut payload).await.map_err(broken)?;
-        if a & 0x80 != 0 {
-            control(u16::from_be_bytes([c, d]), &head, &payload, to).await?;
+        if head[0] & 0x80 != 0 {
+            control(u16::from_be_bytes([head[2], head[3]]), &head, &payload, to).await?;
             continue;
         }
-        match u32::from_be_bytes([a, b, c, d]) {
+        match u32::try_from(frame >> 32).unwrap_or(0) {
             STDOUT => sink.stdout(&payload).await?,
             STDERR => sink.stderr(&payload).await?,
             RESULT => match sink.result(&payload) {
@@ -128,7 +128,6 @@ async fn control(
             let id = payload.first_chunk::<4>().map(|id| u32::from_be_bytes(*id));
             if id == Some(RESULT) { Err(StreamError::NoResult) } else { Ok(()) }
         }
-        GOAWAY => Ok(()),
         _ => Ok(()),
     }
 }

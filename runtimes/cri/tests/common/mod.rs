@@ -50,6 +50,7 @@ pub fn start(directory: &Path) -> String {
 }
 
 /// Leaves a process behind that waits for this one's end and then takes everything away.
+#[allow(clippy::zombie_processes)] // it outlives us
 fn clean_up_afterwards() {
     let watch = r#"while kill -0 "$1" 2>/dev/null; do sleep 0.2; done
         "$2" stop "$3"; rm -rf "$3"
