@@ -192,7 +192,9 @@ async fn editors_never_make_the_pod_go_away() {
     // A backup copy carries the same pod and goes away again.
     sh(&bench.path, "cp a.yaml a.yaml.bak; cp a.yaml a.yaml.orig; rm a.yaml.bak");
     let ignored = |t: &Desired| matches!(state(t, "a.yaml.orig"), Some(FileState::Ignored { .. }));
-    bench.until("the copies ignored", never_without, |t| ignored(t) && state(t, "a.yaml.bak").is_none()).await;
+    bench
+        .until("the copies ignored", never_without, |t| ignored(t) && state(t, "a.yaml.bak").is_none())
+        .await;
     assert_eq!(images(&bench.now()), ["four"]);
 }
 
@@ -236,7 +238,9 @@ async fn a_broken_edit_keeps_the_pod_and_says_where() {
     let table = bench.wait("kept", |t| kept(t, "a.yaml")).await;
     assert_eq!(images(&table), ["one"]);
     let Some(FileState::KeptLastGood { errors, .. }) = state(&table, "a.yaml") else { panic!() };
-    assert!(errors[0].contains("a.yaml:8:5: spec.containers[0].imagee: unknown field, did you mean \"image\"?"));
+    assert!(
+        errors[0].contains("a.yaml:8:5: spec.containers[0].imagee: unknown field, did you mean \"image\"?")
+    );
 
     bench.put("a.yaml", "");
     bench.wait("empty is broken too", |t| {
@@ -275,7 +279,9 @@ async fn an_unreadable_file_keeps_its_pod() {
     sh(&bench.path, "mkfifo pipe.yaml; mkdir sub; ln -s nowhere dangling.yaml; ln -s /dev/zero zero.yaml");
     fs::write(bench.path.join("sub/inner.yaml"), pod("inner", "inner")).unwrap();
     let told = |t: &Desired| {
-        ["pipe.yaml", "sub", "zero.yaml"].iter().all(|n| matches!(state(t, n), Some(FileState::Ignored { .. })))
+        ["pipe.yaml", "sub", "zero.yaml"]
+            .iter()
+            .all(|n| matches!(state(t, n), Some(FileState::Ignored { .. })))
             && matches!(state(t, "dangling.yaml"), Some(FileState::Refused { .. }))
     };
     let table = bench.wait("all told", told).await;
@@ -297,12 +303,15 @@ async fn an_unreadable_directory_keeps_all_pods() {
     assert!(state(&table, "a.yaml").is_some());
 
     symlink(&path, &path).unwrap();
-    let table = bench.wait("a loop", |t| t.source_error.as_ref().is_some_and(|e| e.message.contains("symbolic"))).await;
+    let table = bench
+        .wait("a loop", |t| t.source_error.as_ref().is_some_and(|e| e.message.contains("symbolic")))
+        .await;
     assert_eq!(images(&table), ["one"]);
     fs::remove_file(&path).unwrap();
 
     fs::write(&path, pod("other", "other")).unwrap();
-    let not_a_directory = |t: &Desired| t.source_error.as_ref().is_some_and(|e| e.message.contains("directory"));
+    let not_a_directory =
+        |t: &Desired| t.source_error.as_ref().is_some_and(|e| e.message.contains("directory"));
     let table = bench.wait("a file in its place", not_a_directory).await;
     assert_eq!(images(&table), ["one"]);
     fs::remove_file(&path).unwrap();
@@ -339,7 +348,7 @@ async fn two_files_with_one_pod_are_an_error_on_both_and_the_first_stays() {
     let mut bench = Bench::started(NEVER);
     bench.put("b.yaml", &pod("x", "first"));
     bench.images(&["first"]).await;
-    bench.put("a.yaml", &format!("{}---\n{}", pod("x", "second"), pod("y", "alone")));
+    bench.put("a.yaml", &format!("{}---\n{}", pod("x", "second"), pod("z", "alone")));
     let both = |t: &Desired| {
         matches!(state(t, "a.yaml"), Some(FileState::Duplicate { kept: false, .. }))
             && matches!(state(t, "b.yaml"), Some(FileState::Duplicate { kept: true, .. }))
@@ -404,7 +413,9 @@ async fn saved(bench: &Bench, want: usize) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("{want} records, there are {}", count()));
+    tokio::time::timeout(LIMIT, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{want} records, there are {}", count()));
 }
 
 #[tokio::test]
