@@ -369,6 +369,11 @@ async fn two_files_with_one_pod_are_an_error_on_both_and_the_first_stays() {
     bench.stop();
     fs::remove_dir_all(bench.base.path().join("root")).unwrap();
     bench.put("b.yaml", &pod("x", "first"));
+    // Both have rested, so both are taken in the first reading.
+    let old = SystemTime::now() - Duration::from_secs(60);
+    for name in ["a.yaml", "b.yaml"] {
+        File::open(bench.file(name)).unwrap().set_modified(old).unwrap();
+    }
     bench.start();
     bench.images(&["alone"]).await;
 }
