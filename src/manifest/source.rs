@@ -330,3 +330,27 @@ impl Source {
 fn hash(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_not_ready_while_an_unknown_file_has_not_settled() {
+        let base = tempfile::tempdir().unwrap();
+        let manifests = base.path().join("m");
+        std::fs::create_dir(&manifests).unwrap();
+        let text =
+            "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: i}]}}";
+        std::fs::write(manifests.join("a.yaml"), text).unwrap();
+        let modified = std::fs::metadata(manifests.join("a.yaml")).unwrap().modified().unwrap();
+        let now = Now { wall: modified, ..Now::read() };
+        let mut source = Source::new(manifests, "n", &LastGood::new(base.path()), now);
+        let (table, again) = source.scan(now, &|_| None);
+        assert!(!table.sources_ready && table.pods.is_empty() && again.is_some());
+        let second = Duration::from_secs(1);
+        let now = Now { steady: now.steady + second, wall: now.wall + second, ..now };
+        let (table, again) = source.scan(now, &|_| None);
+        assert!(table.sources_ready && table.pods.len() == 1 && again.is_none());
+    }
+}

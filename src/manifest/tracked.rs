@@ -16,7 +16,7 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 /// How long a file that was written to but never closed must be unchanged before it is taken all the same.
 pub(crate) const ABANDONED: Duration = Duration::from_secs(60);
 /// How long a file must be gone before its pods are: editors rename a file away and write it anew.
-pub(crate) const GONE: Duration = Duration::from_millis(200);
+pub(crate) const GONE: Duration = Duration::from_millis(300);
 
 /// The moment of a reading, in the three clocks it needs.
 #[derive(Debug, Clone, Copy)]
@@ -120,5 +120,62 @@ impl Tracked {
             (_, Some((_, pods))) => FileState::Accepted { pods: pods.iter().map(|p| p.key()).collect() },
             (_, None) => FileState::Settling,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::read;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    /// A stamp of a file changed just now, and that moment.
+    fn stamp() -> (Stamp, Now) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stamp = read::file(file.path()).unwrap().stamp.unwrap();
+        (stamp, Now { wall: stamp.modified(), ..Now::read() })
+    }
+
+    fn later(now: Now, by: Duration) -> Now {
+        Now { steady: now.steady + by, wall: now.wall + by, ..now }
+    }
+
+    #[test]
+    fn without_events_a_change_rests_before_it_is_taken() {
+        let (stamp, now) = stamp();
+        let mut file = Tracked::default();
+        assert!(file.settled(Some(stamp), None, now).is_err_and(|wait| wait >= SETTLE));
+        assert!(file.settled(Some(stamp), None, later(now, SETTLE - MS(100))).is_err_and(|w| w <= MS(110)));
+        assert!(file.settled(Some(stamp), None, later(now, SETTLE)).is_ok());
+        // Changed while it was read.
+        assert!(file.settled(None, None, later(now, SETTLE)).is_err());
+    }
+
+    #[test]
+    fn a_closed_file_is_taken_at_once_unless_it_changed_after_that() {
+        let (stamp, now) = stamp();
+        let complete = |at| Some(Hint::Complete(at));
+        assert!(Tracked::default().settled(Some(stamp), complete(stamp.modified()), now).is_ok());
+        assert!(Tracked::default().settled(Some(stamp), complete(stamp.modified() - MS(1)), now).is_err());
+    }
+
+    #[test]
+    fn an_open_file_is_waited_for_but_not_for_ever() {
+        let (stamp, now) = stamp();
+        let mut file = Tracked::default();
+        let writing = Some(Hint::Writing);
+        assert!(file.settled(Some(stamp), writing, now).is_err());
+        assert!(file.settled(Some(stamp), writing, later(now, ABANDONED - MS(1))).is_err());
+        assert!(file.settled(Some(stamp), writing, later(now, ABANDONED)).is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_does_not_keep_a_file_out() {
+        let (stamp, now) = stamp();
+        let mut file = Tracked::default();
+        let behind = Now { wall: now.wall - MS(3_600_000), ..now };
+        assert!(file.settled(Some(stamp), None, behind).is_err());
+        assert!(file.settled(Some(stamp), None, later(behind, SETTLE)).is_ok());
     }
 }

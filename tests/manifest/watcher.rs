@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use podstead::manifest::{Desired, FileSource, FileSourceConfig, FileState, spawn};
+use rustix::fs::{CWD, RenameFlags};
 use tempfile::TempDir;
 use tokio::sync::watch::Receiver;
 
@@ -169,18 +170,21 @@ async fn editors_never_make_the_pod_go_away() {
     let never_without = |table: &Desired| assert_eq!(table.pods.len(), 1, "{table:#?}");
 
     // vim: rename to a backup, write the name anew, remove the backup.
-    let text = pod("a", "two");
-    fs::write(bench.file("4913"), "").unwrap();
-    fs::remove_file(bench.file("4913")).unwrap();
-    fs::rename(bench.file("a.yaml"), bench.file("a.yaml~")).unwrap();
-    let mut file = File::create(bench.file("a.yaml")).unwrap();
-    for chunk in text.as_bytes().chunks(20) {
-        file.write_all(chunk).unwrap();
+    for round in 0..20 {
+        let image = format!("vim-{round}");
+        fs::write(bench.file("4913"), "").unwrap();
+        fs::remove_file(bench.file("4913")).unwrap();
+        fs::rename(bench.file("a.yaml"), bench.file("a.yaml~")).unwrap();
+        let mut file = File::create(bench.file("a.yaml")).unwrap();
+        for chunk in pod("a", &image).as_bytes().chunks(20) {
+            file.write_all(chunk).unwrap();
+        }
+        file.sync_all().unwrap();
+        drop(file);
+        fs::remove_file(bench.file("a.yaml~")).unwrap();
+        bench.until("vim's version", never_without, |t| images(t) == [image.as_str()]).await;
     }
-    file.sync_all().unwrap();
-    drop(file);
-    fs::remove_file(bench.file("a.yaml~")).unwrap();
-    bench.until("vim's version", never_without, |t| images(t) == ["two"]).await;
+    bench.put("a.yaml", &pod("a", "two"));
 
     sh(&bench.path, "sed -i s/two/three/ a.yaml");
     bench.until("sed's version", never_without, |t| images(t) == ["three"]).await;
@@ -210,12 +214,12 @@ async fn a_half_written_file_is_never_acted_on() {
     let path = bench.file("a.yaml");
     let writer = std::thread::spawn(move || {
         let mut file = OpenOptions::new().write(true).truncate(true).open(path).unwrap();
-        for byte in text.bytes() {
+        for (index, byte) in text.bytes().enumerate() {
             file.write_all(&[byte]).unwrap();
-            std::thread::sleep(Duration::from_millis(10));
+            // Once for longer than an unchanged file takes to settle: open for writing is known, not guessed.
+            let pause = if text[..index].ends_with("image: whole-new") { 1200 } else { 5 };
+            std::thread::sleep(Duration::from_millis(pause));
         }
-        // Longer than an unchanged file takes to settle: open for writing is known, not guessed.
-        std::thread::sleep(Duration::from_millis(1200));
     });
     let whole = |table: &Desired| {
         let images = images(table);
@@ -265,12 +269,12 @@ async fn an_unreadable_file_keeps_its_pod() {
         bench.put(&format!("{name}.yaml"), &pod(name, name));
     }
     bench.images(&["a", "b", "c"]).await;
-    for name in ["a.yaml", "b.yaml", "c.yaml"] {
-        fs::remove_file(bench.file(name)).unwrap();
-    }
-    fs::create_dir(bench.file("a.yaml")).unwrap();
-    symlink("b.yaml", bench.file("b.yaml")).unwrap();
-    sh(&bench.path, "mkfifo c.yaml");
+    // A directory, a link to itself and a pipe take the place of the files, without a moment in between.
+    fs::create_dir(bench.file(".a")).unwrap();
+    let (old, new) = (bench.file(".a"), bench.file("a.yaml"));
+    rustix::fs::renameat_with(CWD, &old, CWD, &new, RenameFlags::EXCHANGE).unwrap();
+    symlink("b.yaml", bench.file(".b")).unwrap();
+    sh(&bench.path, "mv .b b.yaml; mkfifo .c; mv .c c.yaml");
     let all_kept = |t: &Desired| ["a.yaml", "b.yaml", "c.yaml"].iter().all(|n| kept(t, n));
     let table = bench.wait("all kept", all_kept).await;
     assert_eq!(images(&table), ["a", "b", "c"]);
@@ -341,6 +345,26 @@ async fn a_replaced_directory_is_watched_again() {
     bench.images(&["four"]).await;
     bench.put("d.yaml", &pod("d", "five"));
     bench.images(&["five"]).await;
+}
+
+#[tokio::test]
+async fn a_directory_behind_a_changed_link_is_watched_after_the_next_reading() {
+    let mut bench = Bench::new(NEVER);
+    let (one, two, link) =
+        (bench.path.clone(), bench.base.path().join("two"), bench.base.path().join("link"));
+    bench.put("a.yaml", &pod("a", "one"));
+    fs::create_dir(&two).unwrap();
+    symlink(&one, &link).unwrap();
+    bench.path.clone_from(&link);
+    bench.start();
+    bench.images(&["one"]).await;
+    fs::remove_file(&link).unwrap();
+    symlink(&two, &link).unwrap();
+    bench.put("b.yaml", &pod("b", "two"));
+    bench.running.as_ref().unwrap().1.rescan();
+    bench.images(&["two"]).await;
+    bench.put("c.yaml", &pod("c", "three"));
+    bench.images(&["two", "three"]).await;
 }
 
 #[tokio::test]
