@@ -2,6 +2,8 @@
 //!
 //! `BLESS=1 cargo test -p podstead --test manifest` writes the expected texts anew; read the difference then.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "manifest/watcher.rs"]
 mod watcher;
 
@@ -42,7 +44,8 @@ fn expect(file: &Path, got: &str, wrong: &mut Vec<String>) {
 fn read(file: &Path) -> Result<Vec<ManifestPod>, String> {
     let name = Path::new("/etc/kubernetes/manifests").join(file.file_name().unwrap());
     validate(&fs::read(file).unwrap(), &name, NODE).map_err(|refusals| {
-        let text: String = refusals.iter().map(|r| format!("{r}\n")).collect();
+        let lines: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+        let text = lines.join("\n") + "\n";
         let version = concat!("podstead ", env!("CARGO_PKG_VERSION"));
         text.replace("/etc/kubernetes/manifests/", "").replace(version, "podstead VERSION")
     })

@@ -27,6 +27,10 @@ pub(crate) struct Report<'a> {
 
 impl Report<'_> {
     pub(crate) fn add(&mut self, field: &str, message: impl Into<String>) {
+        self.add_with(field, message, None);
+    }
+
+    pub(crate) fn add_with(&mut self, field: &str, message: impl Into<String>, suggestion: Option<String>) {
         let mut path = field;
         let at = loop {
             if let Some(at) = self.places.get(path).filter(|_| !path.is_empty()) {
@@ -37,7 +41,7 @@ impl Report<'_> {
                 None => break self.start,
             }
         };
-        self.refusals.add(at, format!("{}{field}", self.prefix), message);
+        self.refusals.add_with(at, format!("{}{field}", self.prefix), message, suggestion);
     }
 
     pub(crate) fn verdict(&mut self, field: &str, verdict: Result<(), String>) {
@@ -115,7 +119,7 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
     if spec.termination_grace_period_seconds.is_some_and(|s| s < 0) {
         report.add("spec.terminationGracePeriodSeconds", "must not be negative");
     }
-    let volumes = self::volumes(spec.volumes.as_deref().unwrap_or_default(), report);
+    let volumes = check_volumes(spec.volumes.as_deref().unwrap_or_default(), report);
     if spec.containers.is_empty() {
         report.add("spec.containers", "a pod needs at least one container");
     }
@@ -163,7 +167,13 @@ fn container(container: &Container, field: &str, report: &mut Report<'_>) {
 /// Host address, protocol and host port, and the field that took it first.
 type HostPorts = HashMap<(String, String, i32), String>;
 
-fn ports(container: &Container, field: &str, host_network: bool, taken: &mut HostPorts, report: &mut Report<'_>) {
+fn ports(
+    container: &Container,
+    field: &str,
+    host_network: bool,
+    taken: &mut HostPorts,
+    report: &mut Report<'_>,
+) {
     let mut names = HashSet::new();
     for (index, port) in container.ports.iter().flatten().enumerate() {
         let field = format!("{field}.ports[{index}]");
@@ -213,7 +223,7 @@ fn port(port: &ContainerPort, field: &str, host_network: bool, report: &mut Repo
 }
 
 /// Checks the volumes and returns their names.
-fn volumes<'v>(volumes: &'v [Volume], report: &mut Report<'_>) -> HashSet<&'v str> {
+fn check_volumes<'v>(volumes: &'v [Volume], report: &mut Report<'_>) -> HashSet<&'v str> {
     let mut names = HashMap::new();
     for (index, volume) in volumes.iter().enumerate() {
         let field = format!("spec.volumes[{index}]");

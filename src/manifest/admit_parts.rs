@@ -52,11 +52,9 @@ pub(super) fn mounts(container: &Container, field: &str, volumes: &HashSet<&str>
         if mount.name.is_empty() {
             report.add(&format!("{field}.name"), "is missing; it names the volume");
         } else if !volumes.contains(mount.name.as_str()) {
-            let mut message = format!("no volume of this pod has the name \"{}\"", mount.name);
-            if let Some(near) = nearest(&mount.name, volumes.iter().copied()) {
-                message.push_str(&format!(", did you mean \"{near}\"?"));
-            }
-            report.add(&format!("{field}.name"), message);
+            let message = format!("no volume of this pod has the name \"{}\"", mount.name);
+            let near = nearest(&mount.name, volumes.iter().copied());
+            report.add_with(&format!("{field}.name"), message, near);
         }
         let parts: Vec<&str> = mount.mount_path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
         if mount.mount_path.is_empty() {
@@ -104,7 +102,10 @@ fn amounts<'q>(
         let field = format!("{field}[{name}]");
         if !matches!(name.as_str(), "cpu" | "memory") {
             let version = env!("CARGO_PKG_VERSION");
-            report.add(&field, format!("not supported yet by podstead {version}: resources but cpu and memory"));
+            report.add(
+                &field,
+                format!("not supported yet by podstead {version}: resources but cpu and memory"),
+            );
             continue;
         }
         match text.parse::<Amount>() {

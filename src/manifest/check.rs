@@ -88,7 +88,9 @@ impl Checker<'_> {
                 None
             }
             (Shape::Bool, Scalar::Bool(value)) => Some(Json::Bool(*value)),
-            (Shape::Int(min, max), Scalar::Int(value)) if (min..=max).contains(&value) => Some((*value).into()),
+            (Shape::Int(min, max), Scalar::Int(value)) if (min..=max).contains(&value) => {
+                Some((*value).into())
+            }
             (Shape::Int(min, max), Scalar::Int(_)) => {
                 self.refuse(node.at, path, format!("must be between {min} and {max}"));
                 None
@@ -98,7 +100,9 @@ impl Checker<'_> {
             }
             (Shape::Quantity, Scalar::Int(value)) => Some(Json::String(value.to_string())),
             (Shape::Quantity, Scalar::Float(text)) => Some(Json::String(text.clone())),
-            (Shape::IntOrString, Scalar::Int(value)) if i32::try_from(*value).is_ok() => Some((*value).into()),
+            (Shape::IntOrString, Scalar::Int(value)) if i32::try_from(*value).is_ok() => {
+                Some((*value).into())
+            }
             _ => {
                 self.wrong_type(node, shape, path);
                 None
@@ -107,19 +111,15 @@ impl Checker<'_> {
     }
 
     fn wrong_type(&mut self, node: &Node, shape: &Shape, path: &str) {
-        let mut message = format!("expected {}, got {}", shape.wanted(), node.kind());
-        match (&node.value, shape) {
-            (Value::Scalar(Scalar::Int(value)), Shape::Str) => {
-                message.push_str(&format!("; write it in quotes: \"{value}\""));
-            }
-            (Value::Scalar(Scalar::Float(value)), Shape::Str) => {
-                message.push_str(&format!("; write it in quotes: \"{value}\""));
-            }
+        let hint = match (&node.value, shape) {
+            (Value::Scalar(Scalar::Int(value)), Shape::Str) => format!("; write it in quotes: \"{value}\""),
+            (Value::Scalar(Scalar::Float(value)), Shape::Str) => format!("; write it in quotes: \"{value}\""),
             (Value::Scalar(Scalar::Bool(_)), Shape::Str) => {
-                message.push_str("; write it in quotes (YAML 1.1 also reads y, n, yes, no, on and off as booleans)");
+                "; write it in quotes (YAML 1.1 also reads y, n, yes, no, on and off as booleans)".to_owned()
             }
-            _ => {}
-        }
+            _ => String::new(),
+        };
+        let message = format!("expected {}, got {}{hint}", shape.wanted(), node.kind());
         self.refuse(node.at, path, message);
     }
 

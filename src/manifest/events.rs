@@ -155,13 +155,15 @@ impl Watch {
     ) -> Result<Self, notify::Error> {
         let (mailbox, root): (Arc<Mailbox>, PathBuf) = (Arc::clone(mailbox), directory.to_path_buf());
         mailbox.forget();
-        let mut watcher = notify::recommended_watcher(move |event: Result<Event, notify::Error>| match event {
-            Ok(event) => mailbox.note(&root, only.as_deref(), &event),
-            Err(error) => {
-                tracing::warn!(directory = %root.display(), %error, "watching the manifests failed, watching anew");
-                mailbox.lost();
-            }
-        })?;
+        let mut watcher = notify::recommended_watcher(
+            move |event: Result<Event, notify::Error>| match event {
+                Ok(event) => mailbox.note(&root, only.as_deref(), &event),
+                Err(error) => {
+                    tracing::warn!(directory = %root.display(), %error, "watching the manifests failed, watching anew");
+                    mailbox.lost();
+                }
+            },
+        )?;
         watcher.watch(directory, RecursiveMode::NonRecursive)?;
         Ok(Self { _watcher: watcher })
     }

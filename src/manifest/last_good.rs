@@ -51,8 +51,12 @@ impl LastGood {
             }
             match fs::read(&path).map(|bytes| decode(&bytes)) {
                 Ok(Some(record)) if self.record(&record.0) == path => records.push(record),
-                Ok(_) => tracing::warn!(file = %path.display(), "a damaged record of a last good manifest is not used"),
-                Err(error) => tracing::warn!(file = %path.display(), %error, "cannot read a last good manifest"),
+                Ok(_) => {
+                    tracing::warn!(file = %path.display(), "a damaged record of a last good manifest is not used");
+                }
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "cannot read a last good manifest");
+                }
             }
         }
         records.sort();

@@ -21,6 +21,7 @@ mod scalar;
 mod schema;
 mod source;
 pub mod support;
+mod tracked;
 mod tree;
 mod watch;
 

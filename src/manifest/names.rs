@@ -15,7 +15,9 @@ pub(crate) fn label(name: &str) -> Verdict {
     if name.chars().all(body) && ends(name.chars().next()) && ends(name.chars().last()) {
         return Ok(());
     }
-    Err(format!("\"{name}\" must be lower case letters, digits and '-', and begin and end with a letter or digit"))
+    Err(format!(
+        "\"{name}\" must be lower case letters, digits and '-', and begin and end with a letter or digit"
+    ))
 }
 
 /// DNS-1123 subdomain: pod names, prefixes of label keys.
@@ -67,7 +69,9 @@ fn token(text: &str) -> Verdict {
     if text.chars().all(body) && ends(text.chars().next()) && ends(text.chars().last()) {
         return Ok(());
     }
-    Err(format!("\"{text}\" must be letters, digits, '-', '_' and '.', and begin and end with a letter or digit"))
+    Err(format!(
+        "\"{text}\" must be letters, digits, '-', '_' and '.', and begin and end with a letter or digit"
+    ))
 }
 
 /// Name of a port: an IANA service name.
@@ -103,7 +107,10 @@ pub(crate) fn uid(uid: &str) -> Verdict {
     if (1..=63).contains(&uid.len()) && uid.chars().all(body) && !uid.starts_with('-') {
         return Ok(());
     }
-    Err(format!("\"{}\" must be at most 63 letters, digits and '-'; it names directories and cgroups", cut(uid)))
+    Err(format!(
+        "\"{}\" must be at most 63 letters, digits and '-'; it names directories and cgroups",
+        cut(uid)
+    ))
 }
 
 fn cut(text: &str) -> String {

@@ -61,13 +61,17 @@ pub fn validate(bytes: &[u8], path: &Path, node: &str) -> Result<Vec<ManifestPod
 
 fn read(bytes: &[u8], path: &Path, node: &str, refusals: &mut Refusals) -> Vec<ManifestPod> {
     if bytes.len() as u64 >= MAX_BYTES {
-        refusals.add(Position::START, "", format!("too large: a manifest must be smaller than {MAX_BYTES} bytes"));
+        refusals.add(
+            Position::START,
+            "",
+            format!("too large: a manifest must be smaller than {MAX_BYTES} bytes"),
+        );
         return Vec::new();
     }
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => {
-            let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+            let line = bytes[..error.valid_up_to()].split(|b| *b == b'\n').count();
             let message = "not UTF-8 text; save the manifest as UTF-8";
             refusals.add(Position { line, column: 1 }, "", message);
             return Vec::new();
@@ -93,10 +97,12 @@ fn twice(pods: &[ManifestPod], refusals: &mut Refusals) {
     let mut uids: HashMap<&str, Position> = HashMap::new();
     for pod in pods {
         if let Some(first) = names.insert(pod.key(), pod.at) {
-            let message = format!("the pod {} stands twice in this file, first at line {}", pod.key(), first.line);
+            let message =
+                format!("the pod {} stands twice in this file, first at line {}", pod.key(), first.line);
             refusals.add(pod.at, "metadata.name", message);
         } else if let Some(first) = uids.insert(&pod.uid, pod.at) {
-            let message = format!("the uid {} stands twice in this file, first at line {}", pod.uid, first.line);
+            let message =
+                format!("the uid {} stands twice in this file, first at line {}", pod.uid, first.line);
             refusals.add(pod.at, "metadata.uid", message);
         }
     }
@@ -179,7 +185,8 @@ impl Reader<'_> {
         }
         // The items of a PodList need not repeat version and kind.
         let bare = !prefix.is_empty() && node.get("kind").is_none() && node.get("apiVersion").is_none();
-        if !bare && !(self.kind(node, prefix) && self.version(node, prefix)) {
+        let right = bare || (self.kind(node, prefix) && self.version(node, prefix));
+        if !right {
             return;
         }
         let before = self.refusals.len();

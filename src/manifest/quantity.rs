@@ -68,7 +68,8 @@ impl FromStr for Amount {
         let scaled_whole = whole.checked_mul(NANO).and_then(|v| v.checked_mul(up)).ok_or_else(range)?;
         let scaled_part = fraction.checked_mul(NANO).and_then(|v| v.checked_mul(up)).ok_or_else(range)?;
         let more = part[kept.len()..].bytes().any(|b| b != b'0');
-        let value = ceil(scaled_whole, down) + ceil(scaled_part, decimals * down) + i128::from(more && up == 1);
+        let value =
+            ceil(scaled_whole, down) + ceil(scaled_part, decimals * down) + i128::from(more && up == 1);
         if value > i128::from(i64::MAX) * NANO {
             return Err(range());
         }
@@ -144,7 +145,20 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for text in ["", "m", "1.2.3", "64MB", "64mb", "1e", "1e99", "--1", "1 Gi", "½", "99999999999E", "9".repeat(300).as_str()] {
+        for text in [
+            "",
+            "m",
+            "1.2.3",
+            "64MB",
+            "64mb",
+            "1e",
+            "1e99",
+            "--1",
+            "1 Gi",
+            "½",
+            "99999999999E",
+            "9".repeat(300).as_str(),
+        ] {
             assert!(text.parse::<Amount>().is_err(), "{text}");
         }
     }

@@ -117,9 +117,7 @@ fn read(descriptor: OwnedFd) -> Result<Content, ReadError> {
 
 /// A name that does not resolve is gone only if the name itself is: a dangling symbolic link is unreadable.
 fn missing(path: &Path, error: rustix::io::Errno) -> ReadError {
-    if error == rustix::io::Errno::NOENT
-        && matches!(rustix::fs::lstat(path), Err(rustix::io::Errno::NOENT))
-    {
+    if error == rustix::io::Errno::NOENT && matches!(rustix::fs::lstat(path), Err(rustix::io::Errno::NOENT)) {
         return ReadError::Gone;
     }
     ReadError::Io(error.into())
@@ -166,8 +164,17 @@ mod tests {
     #[test]
     fn names_that_editors_and_packagers_leave_are_ignored() {
         for name in [
-            "a.yaml~", "a.bak", "a.yaml.orig", "x.swp", "4913", "#a.yaml#", "a.tmp", "a.yaml.rpmsave",
-            "a.yaml.rpmnew", "a.yaml.dpkg-old", "a.yaml.dpkg-new",
+            "a.yaml~",
+            "a.bak",
+            "a.yaml.orig",
+            "x.swp",
+            "4913",
+            "#a.yaml#",
+            "a.tmp",
+            "a.yaml.rpmsave",
+            "a.yaml.rpmnew",
+            "a.yaml.dpkg-old",
+            "a.yaml.dpkg-new",
         ] {
             assert!(ignored(Path::new(name)).is_some(), "{name}");
         }

@@ -111,7 +111,7 @@ impl Refusals {
 
     /// In the order of the text, each once.
     pub(crate) fn into_sorted(mut self) -> Vec<Refusal> {
-        self.list.sort_by(|a, b| a.at.cmp(&b.at));
+        self.list.sort_by_key(|refusal| refusal.at);
         self.list.dedup();
         self.list
     }

@@ -203,7 +203,10 @@ struct One<'s> {
 impl<'de> SeqAccess<'de> for One<'_> {
     type Error = ProbeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ProbeError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ProbeError> {
         if std::mem::replace(&mut self.given, true) {
             return Ok(None);
         }
@@ -276,7 +279,10 @@ mod tests {
         });
         assert!(seen.len() > 1000, "{}", seen.len());
         assert_eq!(seen["spec.containers[].image"], Shape::Str);
-        assert_eq!(seen["spec.containers[].ports[].containerPort"], Shape::Int(i32::MIN.into(), i32::MAX.into()));
+        assert_eq!(
+            seen["spec.containers[].ports[].containerPort"],
+            Shape::Int(i32::MIN.into(), i32::MAX.into())
+        );
         assert_eq!(seen["spec.hostNetwork"], Shape::Bool);
         assert_eq!(seen["spec.containers[].resources.limits"], Shape::Map(Box::new(Shape::Quantity)));
         assert_eq!(seen["spec.containers[].livenessProbe.httpGet.port"], Shape::IntOrString);

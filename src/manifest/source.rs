@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::FileType;
@@ -21,28 +21,8 @@ use super::events::Hint;
 use super::identity;
 use super::last_good::LastGood;
 use super::parse::{ManifestPod, validate};
-use super::read::{self, Content, ReadError, Stamp};
-
-/// How long a file without a close event must be unchanged before it is taken.
-pub(crate) const SETTLE: Duration = Duration::from_millis(500);
-/// How long a file that was written to but never closed must be unchanged before it is taken all the same.
-pub(crate) const ABANDONED: Duration = Duration::from_secs(60);
-/// How long a file must be gone before its pods are: editors rename a file away and write it anew.
-pub(crate) const GONE: Duration = Duration::from_millis(200);
-
-/// The moment of a reading, in the three clocks it needs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Now {
-    pub(crate) steady: Instant,
-    pub(crate) wall: SystemTime,
-    pub(crate) stamp: Timestamp,
-}
-
-impl Now {
-    pub(crate) fn read() -> Self {
-        Self { steady: Instant::now(), wall: SystemTime::now(), stamp: Timestamp::now() }
-    }
-}
+use super::read::{self, Content, ReadError};
+use super::tracked::{GONE, Hash, Now, Outcome, Tracked};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -52,31 +32,6 @@ pub(crate) enum Shape {
 
 /// A write to, or (`None`) removal of, a record of a last good version.
 pub(crate) type Unsaved = BTreeMap<PathBuf, Option<Vec<u8>>>;
-
-type Hash = [u8; 32];
-
-#[derive(Debug, Default)]
-struct Tracked {
-    /// The pods of the last good version, and the hash of its bytes.
-    good: Option<(Hash, Vec<Arc<ManifestPod>>)>,
-    outcome: Outcome,
-    /// A changed version that has not settled: its stamp and when that was first seen.
-    candidate: Option<(Option<Stamp>, Instant)>,
-    missing_since: Option<Instant>,
-    /// Accepted bytes that are not yet on their way to the disk.
-    fresh: Option<Vec<u8>>,
-}
-
-#[derive(Debug, Default)]
-enum Outcome {
-    /// Not judged yet in this life; what is good comes from the disk.
-    #[default]
-    Unread,
-    Accepted,
-    /// Present content judged bad (by hash), or unreadable (no hash).
-    Broken { hash: Option<Hash>, errors: Vec<String>, since: Timestamp },
-    NotManifest(String),
-}
 
 /// The state of the file source.
 #[derive(Debug)]
@@ -185,7 +140,11 @@ impl Source {
     }
 
     /// Reads everything and tells what should run now, and when to look again if something is unsettled.
-    pub(crate) fn scan(&mut self, now: Now, hint: &dyn Fn(&OsStr) -> Option<Hint>) -> (Desired, Option<Duration>) {
+    pub(crate) fn scan(
+        &mut self,
+        now: Now,
+        hint: &dyn Fn(&OsStr) -> Option<Hint>,
+    ) -> (Desired, Option<Duration>) {
         let mut again = None;
         match self.list() {
             Ok(present) => {
@@ -245,7 +204,8 @@ impl Source {
                 }
             }
         }
-        let missing: Vec<PathBuf> = self.files.keys().filter(|path| !names.contains(*path)).cloned().collect();
+        let missing: Vec<PathBuf> =
+            self.files.keys().filter(|path| !names.contains(*path)).cloned().collect();
         for path in missing {
             sooner(self.missing(&path, now));
         }
@@ -323,8 +283,13 @@ impl Source {
         let good = self.files.iter().filter_map(|(path, t)| Some((path.as_path(), &t.good.as_ref()?.1[..])));
         let Verdict { pods, owners, duplicates } = claims::settle(good, &self.owners);
         self.owners = owners;
-        let wanted: BTreeSet<&str> =
-            self.files.values().filter_map(|t| t.good.as_ref()).flat_map(|(_, p)| p).map(|p| &*p.uid).collect();
+        let wanted: BTreeSet<&str> = self
+            .files
+            .values()
+            .filter_map(|t| t.good.as_ref())
+            .flat_map(|(_, p)| p)
+            .map(|p| &*p.uid)
+            .collect();
         self.seen.retain(|uid, _| wanted.contains(uid.as_str()));
 
         let mut reports = BTreeMap::new();
@@ -337,12 +302,15 @@ impl Source {
             if !lost && let Some(bytes) = tracked.fresh.take() {
                 self.unsaved.insert(path.clone(), Some(bytes));
             }
-            reports.insert(path.clone(), match (&tracked.outcome, duplicate) {
-                (Outcome::Accepted, Some(d)) => {
-                    FileState::Duplicate { claim: d.claim.clone(), with: d.with.clone(), kept: d.kept }
-                }
-                _ => tracked.state(),
-            });
+            reports.insert(
+                path.clone(),
+                match (&tracked.outcome, duplicate) {
+                    (Outcome::Accepted, Some(d)) => {
+                        FileState::Duplicate { claim: d.claim.clone(), with: d.with.clone(), kept: d.kept }
+                    }
+                    _ => tracked.state(),
+                },
+            );
         }
         let files = reports.into_iter().map(|(path, state)| FileReport { path, state }).collect();
         Desired { pods, files, sources_ready: self.ready, source_error: self.error.clone() }
@@ -359,60 +327,30 @@ impl Source {
     }
 }
 
-impl Tracked {
-    /// Whether a changed version may be read as a whole; if not, how long to wait before looking again.
-    fn settled(&mut self, stamp: Option<Stamp>, hint: Option<Hint>, now: Now) -> Result<(), Duration> {
-        let since = match self.candidate {
-            Some((known, since)) if known == stamp && stamp.is_some() => since,
-            _ => now.steady,
-        };
-        self.candidate = Some((stamp, since));
-        let Some(stamp) = stamp else { return Err(SETTLE) };
-        let stable = now.steady.saturating_duration_since(since);
-        match hint {
-            Some(Hint::Writing) => return if stable >= ABANDONED { Ok(()) } else { Err(ABANDONED - stable) },
-            // A later change has its own event, which may still be on its way.
-            Some(Hint::Complete(at)) if stamp.modified() <= at => return Ok(()),
-            _ => {}
-        }
-        let age = now.wall.duration_since(stamp.modified()).unwrap_or_default();
-        let quiet = stable.max(age);
-        if quiet >= SETTLE { Ok(()) } else { Err(SETTLE - quiet + Duration::from_millis(5)) }
-    }
-
-    fn unreadable(&mut self, path: &Path, error: &ReadError, now: Now) {
-        if let (ReadError::NotRegular(_), None) = (error, &self.good) {
-            self.outcome = Outcome::NotManifest(error.to_string());
-            return;
-        }
-        let since = self.broken_since(now);
-        let errors = vec![format!("{}: {error}", path.display())];
-        self.outcome = Outcome::Broken { hash: None, errors, since };
-    }
-
-    fn broken_since(&self, now: Now) -> Timestamp {
-        match &self.outcome {
-            Outcome::Broken { since, .. } => *since,
-            _ => now.stamp,
-        }
-    }
-
-    fn state(&self) -> FileState {
-        if self.candidate.is_some() {
-            return FileState::Settling;
-        }
-        match (&self.outcome, &self.good) {
-            (Outcome::Broken { errors, since, .. }, Some(_)) => {
-                FileState::KeptLastGood { errors: errors.clone(), since: *since }
-            }
-            (Outcome::Broken { errors, .. }, None) => FileState::Refused { errors: errors.clone() },
-            (Outcome::NotManifest(reason), _) => FileState::Ignored { reason: reason.clone() },
-            (_, Some((_, pods))) => FileState::Accepted { pods: pods.iter().map(|p| p.key()).collect() },
-            (_, None) => FileState::Settling,
-        }
-    }
-}
-
 fn hash(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_not_ready_while_an_unknown_file_has_not_settled() {
+        let base = tempfile::tempdir().unwrap();
+        let manifests = base.path().join("m");
+        std::fs::create_dir(&manifests).unwrap();
+        let text =
+            "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: i}]}}";
+        std::fs::write(manifests.join("a.yaml"), text).unwrap();
+        let modified = std::fs::metadata(manifests.join("a.yaml")).unwrap().modified().unwrap();
+        let now = Now { wall: modified, ..Now::read() };
+        let mut source = Source::new(manifests, "n", &LastGood::new(base.path()), now);
+        let (table, again) = source.scan(now, &|_| None);
+        assert!(!table.sources_ready && table.pods.is_empty() && again.is_some());
+        let second = Duration::from_secs(1);
+        let now = Now { steady: now.steady + second, wall: now.wall + second, ..now };
+        let (table, again) = source.scan(now, &|_| None);
+        assert!(table.sources_ready && table.pods.len() == 1 && again.is_none());
+    }
 }

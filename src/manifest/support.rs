@@ -3,6 +3,8 @@
 //! The checker, the documentation and the tests read this table; a test holds it against the Pod type, so that
 //! no field can be forgotten when Kubernetes grows one.
 
+use std::fmt::Write as _;
+
 /// What happens to a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
@@ -89,7 +91,10 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].volumeMounts[].mountPath", Supported),
     ("spec.containers[].volumeMounts[].readOnly", Supported),
     ("spec.containers[].volumeMounts[].mountPropagation", NotYetUnless(&["None"], "mount propagation")),
-    ("spec.containers[].volumeMounts[].recursiveReadOnly", NotYetUnless(&["Disabled"], "recursive read-only mounts")),
+    (
+        "spec.containers[].volumeMounts[].recursiveReadOnly",
+        NotYetUnless(&["Disabled"], "recursive read-only mounts"),
+    ),
     ("spec.containers[].volumeMounts[].subPath", NotYet("mounting a part of a volume")),
     ("spec.containers[].volumeMounts[].subPathExpr", NotYet("mounting a part of a volume")),
     ("spec.containers[].volumeMounts[].bindMountOptions", NotYet("bind mount options")),
@@ -99,10 +104,16 @@ pub const TABLE: &[(&str, Support)] = &[
         NotYetUnless(&["true"], "forbidding privilege escalation"),
     ),
     ("spec.containers[].securityContext.appArmorProfile", NotYet("AppArmor profiles")),
-    ("spec.containers[].securityContext.capabilities", NotYetUnless(EMPTY, "adding and dropping capabilities")),
+    (
+        "spec.containers[].securityContext.capabilities",
+        NotYetUnless(EMPTY, "adding and dropping capabilities"),
+    ),
     ("spec.containers[].securityContext.privileged", NotYetUnless(OFF, "privileged containers")),
     ("spec.containers[].securityContext.procMount", NotYetUnless(&["Default"], "an unmasked /proc")),
-    ("spec.containers[].securityContext.readOnlyRootFilesystem", NotYetUnless(OFF, "a read-only root file system")),
+    (
+        "spec.containers[].securityContext.readOnlyRootFilesystem",
+        NotYetUnless(OFF, "a read-only root file system"),
+    ),
     ("spec.containers[].securityContext.runAsGroup", NotYet("choosing the group")),
     ("spec.containers[].securityContext.runAsNonRoot", NotYetUnless(OFF, "refusing to run as root")),
     ("spec.containers[].securityContext.runAsUser", NotYet("choosing the user")),
@@ -113,7 +124,10 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].readinessProbe", NotYet("probes")),
     ("spec.containers[].startupProbe", NotYet("probes")),
     ("spec.containers[].lifecycle", NotYet("lifecycle hooks")),
-    ("spec.containers[].resizePolicy", NoEffect("a changed manifest replaces the pod, nothing is resized in place")),
+    (
+        "spec.containers[].resizePolicy",
+        NoEffect("a changed manifest replaces the pod, nothing is resized in place"),
+    ),
     ("spec.containers[].restartPolicy", NotYet("a restart policy of a single container")),
     ("spec.containers[].restartPolicyRules", NotYet("a restart policy of a single container")),
     ("spec.containers[].stdin", NotYetUnless(OFF, "an open standard input")),
@@ -140,10 +154,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.volumes[].projected.defaultMode", NotYet("projected volumes")),
     ("spec.volumes[].projected.defaultUser", NotYet("projected volumes")),
     ("spec.volumes[].projected.sources", Parts),
-    (
-        "spec.volumes[].projected.sources[].clusterTrustBundle",
-        MayNotReference("clustertrustbundles"),
-    ),
+    ("spec.volumes[].projected.sources[].clusterTrustBundle", MayNotReference("clustertrustbundles")),
     ("spec.volumes[].projected.sources[].configMap", MayNotReference("configmaps (via projected volumes)")),
     ("spec.volumes[].projected.sources[].downwardAPI", NotYet("the downward API")),
     ("spec.volumes[].projected.sources[].podCertificate", MayNotReference("podcertificates")),
@@ -281,7 +292,7 @@ pub fn markdown() -> String {
             MayNotReference(what) => format!("refused: static pods may not reference {what}"),
             Never(why) => format!("refused: {why}"),
         };
-        out.push_str(&format!("| `{path}` | {text} |\n"));
+        let _ = writeln!(out, "| `{path}` | {text} |");
     }
     out
 }

@@ -108,8 +108,19 @@ fn position(marker: &Marker) -> Position {
 }
 
 enum Frame {
-    Seq { at: Position, anchor: usize, items: Vec<Rc<Node>> },
-    Map { at: Position, anchor: usize, entries: Vec<Entry>, merges: Vec<Rc<Node>>, key: Option<Key>, seen: Seen },
+    Seq {
+        at: Position,
+        anchor: usize,
+        items: Vec<Rc<Node>>,
+    },
+    Map {
+        at: Position,
+        anchor: usize,
+        entries: Vec<Entry>,
+        merges: Vec<Rc<Node>>,
+        key: Option<Key>,
+        seen: Seen,
+    },
 }
 
 /// The keys of a mapping and where each was first; a list would make duplicates quadratic.
@@ -117,7 +128,7 @@ type Seen = HashMap<String, Position>;
 
 enum Key {
     Named(String, Position),
-    Merge(Position),
+    Merge,
     /// Already refused; its value is read and dropped.
     Bad,
 }
@@ -254,7 +265,7 @@ impl<'r> Builder<'r> {
             Some(Frame::Seq { items, .. }) => items.push(node),
             Some(Frame::Map { key: slot @ Some(_), entries, merges, .. }) => match slot.take() {
                 Some(Key::Named(key, at)) => entries.push(Entry { key, at, value: node }),
-                Some(Key::Merge(_)) => merges.push(node),
+                Some(Key::Merge) => merges.push(node),
                 Some(Key::Bad) | None => {}
             },
             Some(Frame::Map { key: None, .. }) => {
@@ -268,11 +279,12 @@ impl<'r> Builder<'r> {
 
     fn key(&mut self, node: &Node, plain: bool, at: Position) -> Key {
         let name = match &node.value {
-            Value::Scalar(Scalar::Str(text)) if plain && text == "<<" => return Key::Merge(at),
+            Value::Scalar(Scalar::Str(text)) if plain && text == "<<" => return Key::Merge,
             Value::Scalar(Scalar::Str(text)) => text.clone(),
             Value::Scalar(Scalar::Int(number)) => number.to_string(),
             _ => {
-                let message = format!("a key must be a string, this one is {}; put it in quotes", node.kind());
+                let message =
+                    format!("a key must be a string, this one is {}; put it in quotes", node.kind());
                 self.refusals.add(at, "", message);
                 return Key::Bad;
             }
@@ -280,7 +292,8 @@ impl<'r> Builder<'r> {
         if let Some(Frame::Map { seen, .. }) = self.stack.last_mut()
             && let Some(first) = seen.insert(name.clone(), at)
         {
-            let message = format!("the key \"{name}\" stands twice in this mapping, first at line {}", first.line);
+            let message =
+                format!("the key \"{name}\" stands twice in this mapping, first at line {}", first.line);
             self.refusals.add(at, "", message);
             return Key::Bad;
         }

@@ -1,5 +1,6 @@
 //! The text reader against hostile and odd texts.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use super::*;
@@ -53,7 +54,7 @@ fn a_yaml_bomb_is_refused() {
     let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for i in 1..12 {
         let again = format!("*a{}, ", i - 1).repeat(10);
-        text.push_str(&format!("a{i}: &a{i} [{}]\n", again.trim_end_matches(", ")));
+        writeln!(text, "a{i}: &a{i} [{}]", again.trim_end_matches(", ")).unwrap();
     }
     let errors = read(&text).unwrap_err();
     assert!(errors[0].contains("too large: more than 200000 values"), "{errors:?}");
@@ -66,7 +67,10 @@ fn a_yaml_bomb_is_refused() {
 #[test]
 fn deep_nesting_is_refused_not_a_stack_overflow() {
     let errors = read(&"[".repeat(200_000)).unwrap_err();
-    assert!(errors[0].contains("nested deeper than 64 levels") || errors[0].contains("recursion"), "{errors:?}");
+    assert!(
+        errors[0].contains("nested deeper than 64 levels") || errors[0].contains("recursion"),
+        "{errors:?}"
+    );
     let errors = read(&"- ".repeat(5_000)).unwrap_err();
     assert!(errors[0].contains("nested deeper than 64 levels"), "{errors:?}");
 }

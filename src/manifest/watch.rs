@@ -16,7 +16,8 @@ use super::desired::Desired;
 use super::events::{Mailbox, Watch};
 use super::last_good::LastGood;
 use super::read;
-use super::source::{Now, Source};
+use super::source::Source;
+use super::tracked::Now;
 
 /// Where manifests come from.
 #[derive(Debug, Clone)]
@@ -80,7 +81,8 @@ pub fn spawn(config: FileSourceConfig) -> Result<(watch::Receiver<Arc<Desired>>,
         .map_err(|source| SpawnError::Path { path: config.path.clone(), source })?;
     let (sender, receiver) = watch::channel(Arc::new(Desired::default()));
     let mailbox = Arc::new(Mailbox::default());
-    let worker = Worker { config: FileSourceConfig { path, ..config }, sender, mailbox: Arc::clone(&mailbox) };
+    let worker =
+        Worker { config: FileSourceConfig { path, ..config }, sender, mailbox: Arc::clone(&mailbox) };
     let thread = std::thread::Builder::new()
         .name("manifests".into())
         .spawn(move || worker.run())
@@ -115,7 +117,7 @@ impl Worker {
             self.arm(&mut source, &mut armed);
             let (desired, again) = source.scan(Now::read(), &|name| self.mailbox.hint(name));
             self.publish(desired);
-            self.save(&store, &mut source);
+            self.save(&store, &mut source, false);
             let mut timeout = self.config.file_check_frequency.max(Duration::from_millis(1));
             timeout = again.map_or(timeout, |again| timeout.min(again));
             if armed.watch.is_none() {
@@ -123,6 +125,7 @@ impl Worker {
             }
             let wake = self.mailbox.wait(timeout);
             if wake.stop {
+                self.save(&store, &mut source, true);
                 return;
             }
             if wake.rearm {
@@ -173,10 +176,10 @@ impl Worker {
         });
     }
 
-    /// Writes last good versions, after the table was published and only while nothing else is to do: a sync
-    /// must not delay a pod.
-    fn save(&self, store: &LastGood, source: &mut Source) {
-        while !self.mailbox.is_woken()
+    /// Writes last good versions, after the table was published and, but for the `last` time, only while nothing
+    /// else is to do: a sync must not delay a pod.
+    fn save(&self, store: &LastGood, source: &mut Source, last: bool) {
+        while (last || !self.mailbox.is_woken())
             && let Some((path, bytes)) = source.next_unsaved()
         {
             let saved = match &bytes {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use podstead::manifest::{Desired, FileSource, FileSourceConfig, FileState, spawn};
+use rustix::fs::{CWD, RenameFlags};
 use tempfile::TempDir;
 use tokio::sync::watch::Receiver;
 
@@ -169,18 +170,21 @@ async fn editors_never_make_the_pod_go_away() {
     let never_without = |table: &Desired| assert_eq!(table.pods.len(), 1, "{table:#?}");
 
     // vim: rename to a backup, write the name anew, remove the backup.
-    let text = pod("a", "two");
-    fs::write(bench.file("4913"), "").unwrap();
-    fs::remove_file(bench.file("4913")).unwrap();
-    fs::rename(bench.file("a.yaml"), bench.file("a.yaml~")).unwrap();
-    let mut file = File::create(bench.file("a.yaml")).unwrap();
-    for chunk in text.as_bytes().chunks(20) {
-        file.write_all(chunk).unwrap();
+    for round in 0..20 {
+        let image = format!("vim-{round}");
+        fs::write(bench.file("4913"), "").unwrap();
+        fs::remove_file(bench.file("4913")).unwrap();
+        fs::rename(bench.file("a.yaml"), bench.file("a.yaml~")).unwrap();
+        let mut file = File::create(bench.file("a.yaml")).unwrap();
+        for chunk in pod("a", &image).as_bytes().chunks(20) {
+            file.write_all(chunk).unwrap();
+        }
+        file.sync_all().unwrap();
+        drop(file);
+        fs::remove_file(bench.file("a.yaml~")).unwrap();
+        bench.until("vim's version", never_without, |t| images(t) == [image.as_str()]).await;
     }
-    file.sync_all().unwrap();
-    drop(file);
-    fs::remove_file(bench.file("a.yaml~")).unwrap();
-    bench.until("vim's version", never_without, |t| images(t) == ["two"]).await;
+    bench.put("a.yaml", &pod("a", "two"));
 
     sh(&bench.path, "sed -i s/two/three/ a.yaml");
     bench.until("sed's version", never_without, |t| images(t) == ["three"]).await;
@@ -192,7 +196,9 @@ async fn editors_never_make_the_pod_go_away() {
     // A backup copy carries the same pod and goes away again.
     sh(&bench.path, "cp a.yaml a.yaml.bak; cp a.yaml a.yaml.orig; rm a.yaml.bak");
     let ignored = |t: &Desired| matches!(state(t, "a.yaml.orig"), Some(FileState::Ignored { .. }));
-    bench.until("the copies ignored", never_without, |t| ignored(t) && state(t, "a.yaml.bak").is_none()).await;
+    bench
+        .until("the copies ignored", never_without, |t| ignored(t) && state(t, "a.yaml.bak").is_none())
+        .await;
     assert_eq!(images(&bench.now()), ["four"]);
 }
 
@@ -208,12 +214,12 @@ async fn a_half_written_file_is_never_acted_on() {
     let path = bench.file("a.yaml");
     let writer = std::thread::spawn(move || {
         let mut file = OpenOptions::new().write(true).truncate(true).open(path).unwrap();
-        for byte in text.bytes() {
+        for (index, byte) in text.bytes().enumerate() {
             file.write_all(&[byte]).unwrap();
-            std::thread::sleep(Duration::from_millis(10));
+            // Once for longer than an unchanged file takes to settle: open for writing is known, not guessed.
+            let pause = if text[..index].ends_with("image: whole-new") { 1200 } else { 5 };
+            std::thread::sleep(Duration::from_millis(pause));
         }
-        // Longer than an unchanged file takes to settle: open for writing is known, not guessed.
-        std::thread::sleep(Duration::from_millis(1200));
     });
     let whole = |table: &Desired| {
         let images = images(table);
@@ -236,7 +242,9 @@ async fn a_broken_edit_keeps_the_pod_and_says_where() {
     let table = bench.wait("kept", |t| kept(t, "a.yaml")).await;
     assert_eq!(images(&table), ["one"]);
     let Some(FileState::KeptLastGood { errors, .. }) = state(&table, "a.yaml") else { panic!() };
-    assert!(errors[0].contains("a.yaml:8:5: spec.containers[0].imagee: unknown field, did you mean \"image\"?"));
+    assert!(
+        errors[0].contains("a.yaml:8:5: spec.containers[0].imagee: unknown field, did you mean \"image\"?")
+    );
 
     bench.put("a.yaml", "");
     bench.wait("empty is broken too", |t| {
@@ -261,12 +269,12 @@ async fn an_unreadable_file_keeps_its_pod() {
         bench.put(&format!("{name}.yaml"), &pod(name, name));
     }
     bench.images(&["a", "b", "c"]).await;
-    for name in ["a.yaml", "b.yaml", "c.yaml"] {
-        fs::remove_file(bench.file(name)).unwrap();
-    }
-    fs::create_dir(bench.file("a.yaml")).unwrap();
-    symlink("b.yaml", bench.file("b.yaml")).unwrap();
-    sh(&bench.path, "mkfifo c.yaml");
+    // A directory, a link to itself and a pipe take the place of the files, without a moment in between.
+    fs::create_dir(bench.file(".a")).unwrap();
+    let (old, new) = (bench.file(".a"), bench.file("a.yaml"));
+    rustix::fs::renameat_with(CWD, &old, CWD, &new, RenameFlags::EXCHANGE).unwrap();
+    symlink("b.yaml", bench.file(".b")).unwrap();
+    sh(&bench.path, "mv .b b.yaml; mkfifo .c; mv .c c.yaml");
     let all_kept = |t: &Desired| ["a.yaml", "b.yaml", "c.yaml"].iter().all(|n| kept(t, n));
     let table = bench.wait("all kept", all_kept).await;
     assert_eq!(images(&table), ["a", "b", "c"]);
@@ -275,7 +283,9 @@ async fn an_unreadable_file_keeps_its_pod() {
     sh(&bench.path, "mkfifo pipe.yaml; mkdir sub; ln -s nowhere dangling.yaml; ln -s /dev/zero zero.yaml");
     fs::write(bench.path.join("sub/inner.yaml"), pod("inner", "inner")).unwrap();
     let told = |t: &Desired| {
-        ["pipe.yaml", "sub", "zero.yaml"].iter().all(|n| matches!(state(t, n), Some(FileState::Ignored { .. })))
+        ["pipe.yaml", "sub", "zero.yaml"]
+            .iter()
+            .all(|n| matches!(state(t, n), Some(FileState::Ignored { .. })))
             && matches!(state(t, "dangling.yaml"), Some(FileState::Refused { .. }))
     };
     let table = bench.wait("all told", told).await;
@@ -297,12 +307,15 @@ async fn an_unreadable_directory_keeps_all_pods() {
     assert!(state(&table, "a.yaml").is_some());
 
     symlink(&path, &path).unwrap();
-    let table = bench.wait("a loop", |t| t.source_error.as_ref().is_some_and(|e| e.message.contains("symbolic"))).await;
+    let table = bench
+        .wait("a loop", |t| t.source_error.as_ref().is_some_and(|e| e.message.contains("symbolic")))
+        .await;
     assert_eq!(images(&table), ["one"]);
     fs::remove_file(&path).unwrap();
 
     fs::write(&path, pod("other", "other")).unwrap();
-    let not_a_directory = |t: &Desired| t.source_error.as_ref().is_some_and(|e| e.message.contains("directory"));
+    let not_a_directory =
+        |t: &Desired| t.source_error.as_ref().is_some_and(|e| e.message.contains("directory"));
     let table = bench.wait("a file in its place", not_a_directory).await;
     assert_eq!(images(&table), ["one"]);
     fs::remove_file(&path).unwrap();
@@ -335,11 +348,31 @@ async fn a_replaced_directory_is_watched_again() {
 }
 
 #[tokio::test]
+async fn a_directory_behind_a_changed_link_is_watched_after_the_next_reading() {
+    let mut bench = Bench::new(NEVER);
+    let (one, two, link) =
+        (bench.path.clone(), bench.base.path().join("two"), bench.base.path().join("link"));
+    bench.put("a.yaml", &pod("a", "one"));
+    fs::create_dir(&two).unwrap();
+    symlink(&one, &link).unwrap();
+    bench.path.clone_from(&link);
+    bench.start();
+    bench.images(&["one"]).await;
+    fs::remove_file(&link).unwrap();
+    symlink(&two, &link).unwrap();
+    bench.put("b.yaml", &pod("b", "two"));
+    bench.running.as_ref().unwrap().1.rescan();
+    bench.images(&["two"]).await;
+    bench.put("c.yaml", &pod("c", "three"));
+    bench.images(&["two", "three"]).await;
+}
+
+#[tokio::test]
 async fn two_files_with_one_pod_are_an_error_on_both_and_the_first_stays() {
     let mut bench = Bench::started(NEVER);
     bench.put("b.yaml", &pod("x", "first"));
     bench.images(&["first"]).await;
-    bench.put("a.yaml", &format!("{}---\n{}", pod("x", "second"), pod("y", "alone")));
+    bench.put("a.yaml", &format!("{}---\n{}", pod("x", "second"), pod("z", "alone")));
     let both = |t: &Desired| {
         matches!(state(t, "a.yaml"), Some(FileState::Duplicate { kept: false, .. }))
             && matches!(state(t, "b.yaml"), Some(FileState::Duplicate { kept: true, .. }))
@@ -360,6 +393,11 @@ async fn two_files_with_one_pod_are_an_error_on_both_and_the_first_stays() {
     bench.stop();
     fs::remove_dir_all(bench.base.path().join("root")).unwrap();
     bench.put("b.yaml", &pod("x", "first"));
+    // Both have rested, so both are taken in the first reading.
+    let old = SystemTime::now() - Duration::from_secs(60);
+    for name in ["a.yaml", "b.yaml"] {
+        File::open(bench.file(name)).unwrap().set_modified(old).unwrap();
+    }
     bench.start();
     bench.images(&["alone"]).await;
 }
@@ -404,7 +442,9 @@ async fn saved(bench: &Bench, want: usize) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("{want} records, there are {}", count()));
+    tokio::time::timeout(LIMIT, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{want} records, there are {}", count()));
 }
 
 #[tokio::test]
