@@ -88,6 +88,8 @@ pub struct World {
     pub now: Time,
     /// What happened; taken away by whoever reads it.
     pub events: Vec<Event>,
+    /// Whether a container of unknown state stays so when it is stopped.
+    pub unknown_stays: bool,
     sandboxes: BTreeMap<SandboxId, Owned<Sandbox>>,
     containers: BTreeMap<ContainerId, Owned<Container>>,
     images: BTreeMap<String, Image>,
@@ -331,11 +333,18 @@ impl World {
         }
     }
 
-    /// The machine restarts: nothing runs, no sandbox is ready, objects and images stay.
-    pub fn reboot(&mut self) {
-        let ids: Vec<_> = self.sandboxes.keys().cloned().collect();
-        for id in ids {
-            self.kill_sandbox(&id);
+    /// The runtime takes back that a sandbox is not ready.
+    pub fn revive_sandbox(&mut self, id: &SandboxId) {
+        if let Some(sandbox) = self.sandboxes.get_mut(id) {
+            sandbox.object.state = SandboxState::Ready;
+            sandbox.holding_network = true;
+        }
+    }
+
+    /// A sandbox loses its address.
+    pub fn lose_address(&mut self, id: &SandboxId) {
+        if let Some(sandbox) = self.sandboxes.get_mut(id) {
+            sandbox.object.ips = sandbox.object.ips.take().map(|_| Vec::new());
         }
     }
 
@@ -376,7 +385,8 @@ impl World {
         let Some(found) = self.containers.get_mut(id) else { return false };
         let started_at = match found.object.state {
             ContainerState::Running { started_at } => started_at,
-            ContainerState::Unknown => Time(0),
+            ContainerState::Unknown if !self.unknown_stays => Time(0),
+            ContainerState::Unknown => return false,
             ContainerState::Created | ContainerState::Exited { .. } => return false,
         };
         let ran = found.object.is_running();
