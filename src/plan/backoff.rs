@@ -32,8 +32,7 @@ pub(super) struct Restart {
 
 /// When the instance is over and another is wanted.
 pub(super) fn restart(last: &Container, now: Time) -> Restart {
-    let written = last.annotations.get(BACKOFF).and_then(|s| s.parse().ok()).unwrap_or(0);
-    let pause = Duration::from_secs(written).min(MAX);
+    let pause = written(last);
     let end = ended_at(last);
     let calm = end.since(last.created_at) > RESET && !planted(Mutant::BackOffNeverResets);
     if pause.is_zero() || calm {
@@ -43,6 +42,17 @@ pub(super) fn restart(last: &Container, now: Time) -> Restart {
     let due = due(end, pause, now);
     let due = if planted(Mutant::NoCrashBackOff) { None } else { due };
     Restart { not_before: due, pause, next_pause }
+}
+
+/// When the instance was made and never ran: the next one takes its place at once and inherits its pause, so that a
+/// sandbox lost at the wrong moment does not end a crash back-off.
+pub(super) fn instead(last: &Container) -> Restart {
+    Restart { not_before: None, pause: Duration::ZERO, next_pause: written(last) }
+}
+
+fn written(container: &Container) -> Duration {
+    let seconds = container.annotations.get(BACKOFF).and_then(|s| s.parse().ok()).unwrap_or(0);
+    Duration::from_secs(seconds).min(MAX)
 }
 
 /// When the container ended, as well as can be told.

@@ -51,8 +51,11 @@ pub(super) fn need<'a>(
         ContainerState::Running { .. } if changed => Need::Stop(last, Reason::DefinitionChanged),
         ContainerState::Running { .. } if misplaced => Need::Stop(last, Reason::SandboxReplaced),
         ContainerState::Running { .. } => Need::Runs,
-        ContainerState::Created if changed || misplaced => {
-            Need::New { attempt, restart: None, because: Reason::NeverRan }
+        ContainerState::Created if changed => {
+            Need::New { attempt, restart: None, because: Reason::DefinitionChanged }
+        }
+        ContainerState::Created if misplaced => {
+            Need::New { attempt, restart: Some(backoff::instead(last)), because: Reason::NeverRan }
         }
         ContainerState::Created => Need::Start(last),
         ContainerState::Unknown if draft.may_run(last) => Need::Stop(last, Reason::StateUnknown),
@@ -109,7 +112,7 @@ pub(super) fn converge(
             }
         }
     }
-    if !active && !view.containers.iter().any(|c| draft.may_run(c)) && !planted(Mutant::BusyLoopWhenCompleted)
+    if !active && !view.containers.iter().any(|c| draft.may_run(c)) && !planted(Mutant::CompletedSandboxKept)
     {
         teardown::release(draft, view, &Reason::Completed);
     }

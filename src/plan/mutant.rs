@@ -2,40 +2,51 @@
 //! is answered `false` at compile time.
 
 /// A bug that the simulation must catch.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each name says what it breaks")]
-pub enum Mutant {
-    AdmitBusy,
-    AdmitOutdated,
-    NameNotHeld,
-    LeftoversDoNotHoldName,
-    RemovesWhileIncomplete,
-    NoCrashBackOff,
-    BackOffForgotten,
-    BackOffNeverResets,
-    AttemptReused,
-    FloorIgnored,
-    ExitZeroNotRestarted,
-    CreatedNotStarted,
-    SandboxStoppedFirst,
-    GraceIgnored,
-    SandboxNotReleased,
-    SandboxNotRemoved,
-    DeadNotCollected,
-    LeftoversNotCleaned,
-    NoWakeForBackOff,
-    NoWakeForFailure,
-    FailureNeverRetried,
-    FailureNotPaused,
-    DeadSandboxKept,
-    SecondSandboxKept,
-    NoPrepare,
-    ReplacedWithoutStop,
-    UnknownIgnored,
-    BusyLoopWhenCompleted,
-    LeavingForgotten,
-    FreshSandboxAttempt,
+macro_rules! mutants {
+    ($($name:ident)*) => {
+        #[doc(hidden)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each name says what it breaks")]
+        pub enum Mutant { $($name),* }
+
+        /// The checked list.
+        #[cfg(feature = "mutants")]
+        #[doc(hidden)]
+        pub const ALL: &[Mutant] = &[$(Mutant::$name),*];
+    };
+}
+
+mutants! {
+    AdmitBusy
+    AdmitOutdated
+    NameNotHeld
+    LeftoversDoNotHoldName
+    RemovesWhileIncomplete
+    NoCrashBackOff
+    BackOffForgotten
+    BackOffNeverResets
+    AttemptReused
+    FloorIgnored
+    ExitZeroNotRestarted
+    CreatedNotStarted
+    SandboxStoppedFirst
+    GraceIgnored
+    SandboxNotReleased
+    SandboxNotRemoved
+    DeadNotCollected
+    LeftoversNotCleaned
+    NoWakeForBackOff
+    NoWakeForFailure
+    FailureNeverRetried
+    FailureNotPaused
+    DeadSandboxKept
+    SecondSandboxKept
+    NoPrepare
+    ReplacedWithoutStop
+    UnknownIgnored
+    CompletedSandboxKept
+    LeavingForgotten
+    FreshSandboxAttempt
 }
 
 /// Whether `mutant` is planted now.

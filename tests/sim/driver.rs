@@ -1,0 +1,279 @@
+//! The agent's loop without clock, threads or runtime: readings, plans, jobs in flight, and deaths of the agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use podstead::plan::{self, Action, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Reading, Verb};
+use podstead_fake::World;
+use podstead_runtime::{
+    ContainerSpec, Error, ImageSpec, NamespaceMode, PodIdentity, PodUid, Retry, SandboxSpec, Time, labels,
+};
+
+use crate::laws::{Broken, Laws, Who};
+use crate::rng::Rng;
+
+/// The owner under test.
+pub const OURS: &str = labels::DEFAULT_OWNER;
+
+/// What the agent keeps on the host.
+#[derive(Default)]
+pub struct Host {
+    /// Directories, volumes and cgroups of pods.
+    pub dirs: BTreeMap<PodUid, PodIdentity>,
+    /// Highest log number plus one.
+    pub logs: BTreeMap<(PodUid, String), u32>,
+}
+
+/// A verb that was sent and has not answered.
+struct Flight {
+    /// The job of the living agent; `None` for a verb of a dead one.
+    job: Option<JobId>,
+    action: Action,
+    /// The pod as it was when the verb was sent.
+    pod: Option<Pod>,
+}
+
+/// Which faults blow.
+#[derive(Clone, Copy)]
+pub struct Weather {
+    /// Per cent of verbs that fail before their effect.
+    pub fail: u64,
+    /// Per cent of verbs whose answer is lost.
+    pub lose: u64,
+}
+
+/// Everything: the world, the host, the manifests, the agent, the laws.
+pub struct Sim {
+    pub rng: Rng,
+    pub world: World,
+    pub host: Host,
+    /// What the manifests say.
+    pub manifests: BTreeMap<PodUid, Pod>,
+    /// What the agent has read of them.
+    pub desired: Desired,
+    pub known: Known,
+    jobs: Jobs,
+    begun: Option<(Reading, Observed)>,
+    taken: Option<(Reading, Observed)>,
+    flights: Vec<Flight>,
+    pub laws: Laws,
+    pub network_down: bool,
+    pub runtime_down: bool,
+    /// What happened, for people who look at a broken law.
+    pub diary: Vec<String>,
+}
+
+impl Sim {
+    pub fn new(seed: u64) -> Self {
+        let mut world = World::default();
+        world.now = Time::from_secs(1_000_000);
+        let foreign = PodIdentity { name: "p0-node".into(), namespace: "default".into(), uid: "foreign".into() };
+        let spec = SandboxSpec { pod: foreign, ..SandboxSpec::default() };
+        let sandbox = world.run_sandbox("kubelet", &spec);
+        world.add_image("img");
+        let container = ContainerSpec { name: "c0".into(), image: "img".into(), ..ContainerSpec::default() };
+        let id = world.create_container("kubelet", &sandbox, &container, &spec).expect("a foreign container");
+        world.start_container("kubelet", &id).expect("it starts");
+        world.events.clear();
+        let mut rng = Rng::new(seed);
+        world.unknown_stays = rng.chance(50);
+        Self {
+            rng,
+            world,
+            host: Host::default(),
+            manifests: BTreeMap::new(),
+            desired: Desired { complete: true, ..Desired::default() },
+            known: Known::default(),
+            jobs: Jobs::default(),
+            begun: None,
+            taken: None,
+            flights: Vec::new(),
+            laws: Laws::default(),
+            network_down: false,
+            runtime_down: false,
+            diary: Vec::new(),
+        }
+    }
+
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        let at = self.world.now.0 / 1_000_000_000 - 1_000_000;
+        self.diary.push(format!("{at:>6} {}", line()));
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Begins a reading: what the host has. The runtime is asked later.
+    pub fn begin_reading(&mut self) {
+        let reading = self.jobs.observing();
+        let observed = Observed {
+            leftovers: self.host.dirs.clone(),
+            attempt_floor: self.host.logs.clone(),
+            ..Observed::default()
+        };
+        self.begun = Some((reading, observed));
+        self.taken = None;
+    }
+
+    /// The runtime answers.
+    pub fn take_reading(&mut self) {
+        if let Some((reading, mut observed)) = self.begun.take() {
+            observed.snapshot = self.world.snapshot(OURS);
+            self.taken = Some((reading, observed));
+        }
+    }
+
+    /// Decides on the reading there is, however old, and sends what may be sent.
+    pub fn decide(&mut self) -> Result<Option<Plan>, Broken> {
+        let Some((reading, observed)) = self.taken.take() else { return Ok(None) };
+        self.known.network_problem = self.network_down.then(|| "no CNI configuration".to_owned());
+        self.known.runtime_problem = self.runtime_down.then(|| "starting".to_owned());
+        self.known.forget(&self.desired, &observed);
+        let plan = plan::plan(&self.desired, &observed, &self.known, self.world.now);
+        self.known.leaving.clone_from(&plan.leaving);
+        for id in self.jobs.obsolete(&plan) {
+            self.jobs.finish(id);
+            self.flights.retain(|f| f.job != Some(id));
+        }
+        for step in plan.steps.values().flatten() {
+            let Some(id) = self.jobs.admit(step, reading) else { continue };
+            let others: Vec<_> =
+                self.flights.iter().filter(|f| f.job.is_some()).map(|f| f.action.clone()).collect();
+            self.note(|| format!("begin {} {step}", step.action.uid()));
+            self.laws.begins(step, &others, &self.desired, &self.host, self.world.now)?;
+            self.known.begun(&step.action);
+            let pod = self.desired.pods.get(step.action.uid()).cloned();
+            self.flights.push(Flight { job: Some(id), action: step.action.clone(), pod });
+        }
+        Ok(Some(plan))
+    }
+
+    /// One verb in flight comes to its end.
+    pub fn land(&mut self, index: usize, weather: Weather) -> Result<(), Broken> {
+        let flight = self.flights.remove(index);
+        let retry = match self.rng.below(20) {
+            0 => Retry::Never,
+            1..8 => Retry::Soon,
+            _ => Retry::Backoff,
+        };
+        let roll = self.rng.below(100);
+        let who = if flight.job.is_some() { Who::Agent } else { Who::Ghost };
+        let outcome = if roll < weather.fail {
+            Err(format!("it failed ({retry:?})"))
+        } else {
+            let done = self.effect(&flight).map_err(|e| e.to_string());
+            if roll < weather.fail + weather.lose { done.and(Err("the answer was lost".to_owned())) } else { done }
+        };
+        let (action, uid) = (&flight.action, flight.action.uid());
+        self.note(|| format!("{} {uid} {action}: {outcome:?}", if who == Who::Agent { "end" } else { "ghost" }));
+        self.laws.check(&mut self.world, &self.host, &self.desired, who)?;
+        let Some(id) = flight.job else { return Ok(()) };
+        self.jobs.finish(id);
+        match outcome {
+            Ok(image) => {
+                self.known.succeeded(action, image);
+                self.laws.succeeded(action);
+            }
+            Err(message) => {
+                self.known.failed(action, retry, "", &message, self.world.now);
+                self.laws.failed(action, retry, self.world.now);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the verb does to the world.
+    fn effect(&mut self, flight: &Flight) -> Result<Option<String>, Error> {
+        let world = &mut self.world;
+        let gone = || Error::failed("simulating", "the pod is not wanted any more");
+        let pod = flight.pod.as_ref();
+        match &flight.action {
+            Action::PreparePod { uid } => {
+                let pod = pod.ok_or_else(gone)?;
+                self.host.dirs.insert(uid.clone(), pod.identity.clone());
+            }
+            Action::EnsureImage { image, .. } => return Ok(Some(world.add_image(image))),
+            Action::RunSandbox { attempt, .. } => {
+                world.run_sandbox(OURS, &sandbox_spec(pod.ok_or_else(gone)?, *attempt));
+            }
+            Action::CreateContainer { uid, sandbox, container, attempt, image_id, annotations } => {
+                let pod = pod.ok_or_else(gone)?;
+                let mut spec = ContainerSpec {
+                    name: container.clone(),
+                    attempt: *attempt,
+                    image: ImageSpec::from("img"),
+                    image_id: image_id.clone(),
+                    annotations: annotations.clone(),
+                    ..ContainerSpec::default()
+                };
+                spec.labels.insert(labels::POD_UID.to_owned(), uid.0.clone());
+                spec.labels.insert(labels::POD_NAME.to_owned(), pod.identity.name.clone());
+                spec.labels.insert(labels::POD_NAMESPACE.to_owned(), pod.identity.namespace.clone());
+                spec.labels.insert(labels::CONTAINER_NAME.to_owned(), container.clone());
+                world.create_container(OURS, sandbox, &spec, &sandbox_spec(pod, 0))?;
+                let log = self.host.logs.entry((uid.clone(), container.clone())).or_default();
+                *log = (*log).max(attempt + 1);
+            }
+            Action::StartContainer { id, .. } => world.start_container(OURS, id)?,
+            Action::StopContainer { id, grace, .. } => world.stop_container(OURS, id, *grace)?,
+            Action::RemoveContainer { id, .. } => world.remove_container(OURS, id)?,
+            Action::StopSandbox { id, .. } => world.stop_sandbox(OURS, id)?,
+            Action::RemoveSandbox { id, .. } => world.remove_sandbox(OURS, id)?,
+            Action::CleanPod { uid } => {
+                self.host.dirs.remove(uid);
+                self.host.logs.retain(|key, _| key.0 != *uid);
+                self.laws.cleaned(uid);
+            }
+        }
+        Ok(None)
+    }
+
+    /// SIGKILL and a fresh start: nothing is known, nothing is read. Verbs already sent may still arrive.
+    pub fn restart_agent(&mut self) {
+        self.note(|| "the agent dies and starts anew".to_owned());
+        self.known = Known::default();
+        self.jobs = Jobs::default();
+        (self.begun, self.taken) = (None, None);
+        let rng = &mut self.rng;
+        self.flights.retain(|_| rng.chance(60));
+        for flight in &mut self.flights {
+            flight.job = None;
+        }
+        // The agent's own work dies with it; only what was sent to the runtime can still arrive.
+        self.flights.retain(|f| {
+            !matches!(f.action.verb(), Verb::Prepare | Verb::Clean | Verb::EnsureImage)
+        });
+        self.desired = Desired::default();
+        self.laws.agent_died();
+    }
+
+    /// Some or all manifests are read.
+    pub fn read_manifests(&mut self) {
+        let (manifests, rng) = (&self.manifests, &mut self.rng);
+        if self.desired.complete || rng.chance(60) {
+            self.desired = Desired { pods: manifests.clone(), complete: true };
+        } else {
+            let some: BTreeSet<_> = manifests.keys().filter(|_| rng.chance(50)).cloned().collect();
+            self.desired.pods = manifests.iter().filter(|(uid, _)| some.contains(uid)).map(clone).collect();
+        }
+        let (count, complete) = (self.desired.pods.len(), self.desired.complete);
+        self.note(|| format!("{count} manifests read, complete: {complete}"));
+    }
+
+    pub fn advance(&mut self, by: Duration) {
+        self.world.now = self.world.now + by;
+    }
+}
+
+fn clone((uid, pod): (&PodUid, &Pod)) -> (PodUid, Pod) {
+    (uid.clone(), pod.clone())
+}
+
+fn sandbox_spec(pod: &Pod, attempt: u32) -> SandboxSpec {
+    let mut spec = SandboxSpec { pod: pod.identity.clone(), attempt, ..SandboxSpec::default() };
+    if pod.host_network {
+        spec.security.namespaces.network = NamespaceMode::Node;
+    }
+    spec
+}
