@@ -85,7 +85,8 @@ fn lock_path(state_dir: &Path) -> PathBuf {
 
 /// Whether an agent runs on this state directory.
 pub fn is_running(state_dir: &Path) -> bool {
-    File::open(lock_path(state_dir)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+    File::open(lock_path(state_dir))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 fn own_dir(path: &Path) -> Result<(), AgentError> {
@@ -115,7 +116,8 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     })?;
     let (stop, stopped) = watch::channel(false);
     let (view_sender, view) = watch::channel(View::default());
-    let node = report::Node { name: config.node_name.clone(), ips: config.node_ips.clone(), runtime: String::new() };
+    let node =
+        report::Node { name: config.node_name.clone(), ips: config.node_ips.clone(), runtime: String::new() };
     let mut tasks = Vec::new();
     let links = keep_links(config.container_logs_dir.clone(), config.pod_logs_dir.clone(), view.clone());
     tasks.push(tokio::spawn(links));
@@ -126,7 +128,14 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
         view.clone(),
         manifests.clone(),
     )));
-    tasks.push(tokio::spawn(drive(config.clone(), runtime, cgroups, manifests.clone(), view_sender, stopped)));
+    tasks.push(tokio::spawn(drive(
+        config.clone(),
+        runtime,
+        cgroups,
+        manifests.clone(),
+        view_sender,
+        stopped,
+    )));
     Ok(Agent { view, manifests, node, stop, tasks, _source: source, _lock: lock })
 }
 
@@ -211,7 +220,8 @@ async fn keep_links(links_dir: PathBuf, logs_dir: PathBuf, mut view: watch::Rece
     while view.changed().await.is_ok() {
         let observed = Arc::clone(&view.borrow_and_update().observed);
         let (links_dir, logs_dir) = (links_dir.clone(), logs_dir.clone());
-        let tidy = tokio::task::spawn_blocking(move || links::tidy(&links_dir, &logs_dir, &observed.snapshot));
+        let tidy =
+            tokio::task::spawn_blocking(move || links::tidy(&links_dir, &logs_dir, &observed.snapshot));
         if let Ok(Err(error)) = tidy.await {
             tracing::warn!("links to the containers' logs: {error}");
         }
@@ -234,7 +244,8 @@ async fn publish<R: Runtime>(
         let bytes = {
             let view = view.borrow_and_update();
             let pods = report::pods(&view, &node);
-            serde_json::to_vec(&Published { node: node.name.clone(), pods, error: view.error.clone() }).unwrap_or_default()
+            serde_json::to_vec(&Published { node: node.name.clone(), pods, error: view.error.clone() })
+                .unwrap_or_default()
         };
         if bytes != last {
             let (path, copy) = (path.clone(), bytes.clone());

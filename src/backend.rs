@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use podstead_cri::Cri;
-use podstead_runtime::{
-    Auth, ContainerId, ContainerSpec, ContainerStats, ExecOutput, ExecSpec, ExecStreams, Hint, Image, ImageFs,
-    ImageSpec, LinuxResources, PullProgress, Result, Runtime, RuntimeInfo, RuntimeStatus, SandboxId, SandboxSpec,
-    SandboxStats, Snapshot,
-};
 use podstead_cri::Cri as Direct;
+use podstead_runtime::{
+    Auth, ContainerId, ContainerSpec, ContainerStats, ExecOutput, ExecSpec, ExecStreams, Hint, Image,
+    ImageFs, ImageSpec, LinuxResources, PullProgress, Result, Runtime, RuntimeInfo, RuntimeStatus, SandboxId,
+    SandboxSpec, SandboxStats, Snapshot,
+};
 
 use crate::config::{RuntimeChoice, RuntimeFlags};
 
@@ -116,7 +116,12 @@ impl Runtime for Backend {
         pass!(self, r => r.pull_image(image, auth, progress))
     }
 
-    async fn import_image(&self, path: &Path, name: Option<&str>, progress: PullProgress) -> Result<Vec<String>> {
+    async fn import_image(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        progress: PullProgress,
+    ) -> Result<Vec<String>> {
         pass!(self, r => r.import_image(path, name, progress))
     }
 
@@ -142,7 +147,8 @@ impl Backend {
     pub async fn open(flags: &RuntimeFlags) -> anyhow::Result<Self> {
         match flags.runtime {
             RuntimeChoice::Cri => {
-                let options = podstead_cri::Options { owner: flags.owner.clone(), ..podstead_cri::Options::default() };
+                let options =
+                    podstead_cri::Options { owner: flags.owner.clone(), ..podstead_cri::Options::default() };
                 let client = Cri::connect(&flags.container_runtime_endpoint, options)?;
                 Ok(Self::Cri(Box::new(client)))
             }

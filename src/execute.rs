@@ -126,9 +126,14 @@ impl<R: Runtime> Executor<R> {
         })
         .await?;
         instance.hosts_file = hosts;
-        let spec = container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(|error| {
-            Failed { retry: Retry::Backoff, reason: "CreateContainerConfigError", message: error.to_string() }
-        })?;
+        let spec =
+            container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(|error| {
+                Failed {
+                    retry: Retry::Backoff,
+                    reason: "CreateContainerConfigError",
+                    message: error.to_string(),
+                }
+            })?;
         let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
@@ -149,7 +154,9 @@ fn clean(node: &NodeFacts, cgroups: &Cgroups, uid: &PodUid) -> Result<(), Failed
             cgroups.remove(&remains.cgroup).map_err(|error: CgroupError| host(error))?;
         }
         // Only a directory that is surely a pod's: the note is a file and files can be edited.
-        if remains.log_dir.parent() == Some(&node.pod_logs_dir) && remains.log_dir == identity::log_dir(node, &remains.pod) {
+        if remains.log_dir.parent() == Some(&node.pod_logs_dir)
+            && remains.log_dir == identity::log_dir(node, &remains.pod)
+        {
             match std::fs::remove_dir_all(&remains.log_dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(host(format!("remove the logs {}: {error}", remains.log_dir.display())));

@@ -19,7 +19,11 @@ pub struct ImageProblem {
 }
 
 /// Makes sure that the image is here and answers its id.
-pub async fn ensure<R: Runtime>(runtime: &R, image: &ImageSpec, policy: &str) -> Result<String, ImageProblem> {
+pub async fn ensure<R: Runtime>(
+    runtime: &R,
+    image: &ImageSpec,
+    policy: &str,
+) -> Result<String, ImageProblem> {
     if policy != "Always" {
         let found = runtime.image(image).await.map_err(|error| problem("ImageInspectError", &error))?;
         if let Some(found) = found {

@@ -26,7 +26,10 @@ pub async fn observe<R: Runtime>(
         Ok(Ok(read)) => read,
         Ok(Err(error)) => {
             let path = node.root_dir.join("pods");
-            return Err(podstead_runtime::Error::failed(format!("list the pods' directories in {}", path.display()), error));
+            return Err(podstead_runtime::Error::failed(
+                format!("list the pods' directories in {}", path.display()),
+                error,
+            ));
         }
         Err(error) => return Err(podstead_runtime::Error::failed("read the host", error)),
     };

@@ -70,7 +70,10 @@ pub fn found(snapshot: &Snapshot, node: &Node) -> BTreeMap<PodUid, api::Pod> {
             ..plan::Pod::default()
         };
         let status = pod_status(&planned, &observed, &Known::default(), Time::now());
-        all.insert(sandbox.pod.uid.clone(), pod_of(sandbox, &names, api_status(&status, &planned, node, None)));
+        all.insert(
+            sandbox.pod.uid.clone(),
+            pod_of(sandbox, &names, api_status(&status, &planned, node, None)),
+        );
     }
     all
 }
@@ -104,7 +107,12 @@ fn pod_of(
     api::Pod { metadata, spec: Some(spec), status: Some(status) }
 }
 
-fn api_status(status: &PodStatus, planned: &plan::Pod, node: &Node, pod: Option<&api::Pod>) -> api::PodStatus {
+fn api_status(
+    status: &PodStatus,
+    planned: &plan::Pod,
+    node: &Node,
+    pod: Option<&api::Pod>,
+) -> api::PodStatus {
     let host_ip = node.ips.first().map(ToString::to_string);
     let ips: &[IpAddr] = if planned.host_network { &node.ips } else { &status.ips };
     let phase = match status.phase {

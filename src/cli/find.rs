@@ -16,7 +16,8 @@ pub fn container<'a>(
     name: Option<&str>,
     previous: bool,
 ) -> anyhow::Result<&'a Container> {
-    let by_id: Vec<&Container> = snapshot.containers.iter().filter(|c| c.id.as_str().starts_with(what)).collect();
+    let by_id: Vec<&Container> =
+        snapshot.containers.iter().filter(|c| c.id.as_str().starts_with(what)).collect();
     if let [one] = by_id[..] {
         return Ok(one);
     }
@@ -44,7 +45,8 @@ fn in_pod<'a>(snapshot: &'a Snapshot, what: &str, name: Option<&str>) -> anyhow:
         .filter(|s| s.pod.name == pod && namespace.is_none_or(|ns| s.pod.namespace == ns))
         .map(|s| &s.id)
         .collect();
-    let all: Vec<&Container> = snapshot.containers.iter().filter(|c| sandboxes.contains(&&c.sandbox)).collect();
+    let all: Vec<&Container> =
+        snapshot.containers.iter().filter(|c| sandboxes.contains(&&c.sandbox)).collect();
     let mut names: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();

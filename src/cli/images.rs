@@ -69,7 +69,8 @@ pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
         Command::Import { paths, name } => {
             for path in paths {
                 let bars = Bars::new();
-                let names = runtime.import_image(&std::path::absolute(path)?, name.as_deref(), bars.progress()).await;
+                let names =
+                    runtime.import_image(&std::path::absolute(path)?, name.as_deref(), bars.progress()).await;
                 bars.end();
                 output::line(&names?.iter().map(|n| format!("{n}\n")).collect::<String>())?;
             }

@@ -20,8 +20,10 @@ use crate::config::RuntimeFlags;
 /// Keeps Kubernetes static pods running on a node.
 #[derive(Parser, Debug)]
 #[command(name = "podstead", version, about, max_term_width = 110)]
-#[command(after_help = "Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 not found; 4 a manifest was \
-                        refused; 5 the runtime is not reachable; `exec` exits as its command did.")]
+#[command(
+    after_help = "Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 not found; 4 a manifest was \
+                        refused; 5 the runtime is not reachable; `exec` exits as its command did."
+)]
 pub struct Cli {
     /// Which runtime, and where its things are.
     #[command(flatten)]

@@ -54,7 +54,8 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
     for row in rows {
         table.add_row(row.into_iter().map(|text| coloured(text, fancy)));
     }
-    let text: Vec<String> = table.lines().map(|l| l.trim_end().trim_start_matches(' ').to_owned() + "\n").collect();
+    let text: Vec<String> =
+        table.lines().map(|l| l.trim_end().trim_start_matches(' ').to_owned() + "\n").collect();
     line(&text.concat())
 }
 
@@ -112,7 +113,12 @@ pub fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes}B") } else { format!("{value:.3}").chars().take(4).collect::<String>().trim_end_matches('.').to_owned() + units[unit] }
+    if unit == 0 {
+        format!("{bytes}B")
+    } else {
+        format!("{value:.3}").chars().take(4).collect::<String>().trim_end_matches('.').to_owned()
+            + units[unit]
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ pub struct Args {
 /// Lists the containers.
 pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
     let snapshot = runtime.observe().await?;
-    let mut shown: Vec<&Container> = snapshot.containers.iter().filter(|c| args.all || c.is_running()).collect();
+    let mut shown: Vec<&Container> =
+        snapshot.containers.iter().filter(|c| args.all || c.is_running()).collect();
     shown.sort_by_key(|c| (std::cmp::Reverse(c.created_at), c.id.clone()));
     if args.output != Format::Table {
         return output::data(args.output, &serde_json::json!({ "containers": shown }));

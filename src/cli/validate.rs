@@ -46,7 +46,9 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
         std::io::stdin().take(manifest::MAX_BYTES).read_to_end(&mut bytes).context("read standard input")?;
     } else {
         let open = std::fs::File::open(file).with_context(|| format!("open {}", file.display()))?;
-        open.take(manifest::MAX_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", file.display()))?;
+        open.take(manifest::MAX_BYTES)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("read {}", file.display()))?;
     }
     Ok(bytes)
 }

@@ -85,7 +85,8 @@ impl Cgroups {
 
     /// The directories directly below the cgroup, in all hierarchies.
     pub fn children(&self, path: &str) -> Vec<String> {
-        let entries = self.dirs(path).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+        let entries =
+            self.dirs(path).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
         let dirs = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
         dirs.map(|e| e.path().display().to_string()).collect()
     }

@@ -48,7 +48,8 @@ async fn pods(flags: &RuntimeFlags) {
 /// Pods' directories, log links, mounts, pinned namespaces and cgroups that are left.
 pub fn on_disk(config: &Config) -> Vec<String> {
     let mut left = Vec::new();
-    for dir in [config.root_dir.join("pods"), config.pod_logs_dir.clone(), config.container_logs_dir.clone()] {
+    for dir in [config.root_dir.join("pods"), config.pod_logs_dir.clone(), config.container_logs_dir.clone()]
+    {
         left.extend(names(&dir).map(|name| format!("{}/{name}", dir.display())));
     }
     let own = config.manifest_path.parent().unwrap_or(Path::new("/nonexistent")).display().to_string();

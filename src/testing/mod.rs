@@ -180,7 +180,15 @@ impl Builder {
         std::fs::create_dir(&config.manifest_path)
             .map_err(|source| NodeError::File { path: config.manifest_path.clone(), source })?;
         let backend = Backend::open(&flags).await.map_err(|error| NodeError::Open(format!("{error:#}")))?;
-        Ok(Node { backend: Some(Arc::new(backend)), agent: None, config, flags, network, patience: self.patience, dir: Some(dir) })
+        Ok(Node {
+            backend: Some(Arc::new(backend)),
+            agent: None,
+            config,
+            flags,
+            network,
+            patience: self.patience,
+            dir: Some(dir),
+        })
     }
 }
 

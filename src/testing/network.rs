@@ -53,7 +53,8 @@ impl Network {
 
     /// Addresses that are still given out.
     pub fn leases(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.dir.join("leases").join(&self.bridge)).into_iter().flatten().flatten();
+        let entries =
+            fs::read_dir(self.dir.join("leases").join(&self.bridge)).into_iter().flatten().flatten();
         let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
         names.filter(|name| name.starts_with("10.")).map(|ip| format!("address {ip}")).collect()
     }

@@ -49,7 +49,8 @@ impl<'a> PodHandle<'a> {
         let deadline = Instant::now() + patience;
         loop {
             let seen = self.see().await?;
-            if let Some(answer) = seen.as_ref().and_then(|(sandbox, containers)| wanted(sandbox, containers)) {
+            if let Some(answer) = seen.as_ref().and_then(|(sandbox, containers)| wanted(sandbox, containers))
+            {
                 return Ok(answer);
             }
             if Instant::now() > deadline {

@@ -67,7 +67,8 @@ impl Sim {
     pub fn new(seed: u64) -> Self {
         let mut world = World::default();
         world.now = Time::from_secs(1_000_000);
-        let foreign = PodIdentity { name: "p0-node".into(), namespace: "default".into(), uid: "foreign".into() };
+        let foreign =
+            PodIdentity { name: "p0-node".into(), namespace: "default".into(), uid: "foreign".into() };
         let spec = SandboxSpec { pod: foreign, ..SandboxSpec::default() };
         let sandbox = world.run_sandbox("kubelet", &spec);
         world.add_image("img");
@@ -163,10 +164,16 @@ impl Sim {
             Err(format!("it failed ({retry:?})"))
         } else {
             let done = self.effect(&flight).map_err(|e| e.to_string());
-            if roll < weather.fail + weather.lose { done.and(Err("the answer was lost".to_owned())) } else { done }
+            if roll < weather.fail + weather.lose {
+                done.and(Err("the answer was lost".to_owned()))
+            } else {
+                done
+            }
         };
         let (action, uid) = (&flight.action, flight.action.uid());
-        self.note(|| format!("{} {uid} {action}: {outcome:?}", if who == Who::Agent { "end" } else { "ghost" }));
+        self.note(|| {
+            format!("{} {uid} {action}: {outcome:?}", if who == Who::Agent { "end" } else { "ghost" })
+        });
         self.laws.check(&mut self.world, &self.host, &self.desired, who)?;
         let Some(id) = flight.job else { return Ok(()) };
         self.jobs.finish(id);
@@ -241,9 +248,7 @@ impl Sim {
             flight.job = None;
         }
         // The agent's own work dies with it; only what was sent to the runtime can still arrive.
-        self.flights.retain(|f| {
-            !matches!(f.action.verb(), Verb::Prepare | Verb::Clean | Verb::EnsureImage)
-        });
+        self.flights.retain(|f| !matches!(f.action.verb(), Verb::Prepare | Verb::Clean | Verb::EnsureImage));
         self.desired = Desired::default();
         self.laws.agent_died();
     }

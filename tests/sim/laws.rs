@@ -129,7 +129,13 @@ impl Laws {
     }
 
     /// What just happened in the world, and whether the world is lawful now.
-    pub fn check(&mut self, world: &mut World, host: &Host, desired: &Desired, who: Who) -> Result<(), Broken> {
+    pub fn check(
+        &mut self,
+        world: &mut World,
+        host: &Host,
+        desired: &Desired,
+        who: Who,
+    ) -> Result<(), Broken> {
         let snapshot = world.snapshot(OURS);
         for event in std::mem::take(&mut world.events) {
             self.event(&event, &snapshot.containers, desired, world.now, who)?;
@@ -155,7 +161,11 @@ impl Laws {
         for sandbox in &snapshot.sandboxes {
             if sandbox.state == SandboxState::Ready && !self.ghosts.sandboxes.contains(&sandbox.id) {
                 if let Some(other) = ready.insert(sandbox.pod.full_name(), sandbox.id.clone()) {
-                    return Err(format!("two sandboxes of {}: {other}, {}", sandbox.pod.full_name(), sandbox.id));
+                    return Err(format!(
+                        "two sandboxes of {}: {other}, {}",
+                        sandbox.pod.full_name(),
+                        sandbox.id
+                    ));
                 }
             }
         }
@@ -243,7 +253,8 @@ impl Laws {
         if attempt != last.attempt + 1 {
             return Err(format!("{key:?}: attempt {attempt} after {}", last.attempt));
         }
-        let before = all.iter().find(|c| c.pod_uid() == key.0 && c.name == key.1 && c.attempt == last.attempt);
+        let before =
+            all.iter().find(|c| c.pod_uid() == key.0 && c.name == key.1 && c.attempt == last.attempt);
         let pause = match (last.pause, before) {
             (Some(pause), Some(before)) if last.hash == hash => Some(due(pause, before, now)?),
             _ => None,
@@ -269,7 +280,10 @@ fn due(pause: Duration, before: &Container, now: Time) -> Result<Duration, Broke
                 return Ok(first);
             }
             if now < finished_at + pause {
-                return Err(format!("{} {} restarted within its back-off of {pause:?}", before.name, before.id));
+                return Err(format!(
+                    "{} {} restarted within its back-off of {pause:?}",
+                    before.name, before.id
+                ));
             }
             Ok((pause * 2).min(max))
         }

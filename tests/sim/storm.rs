@@ -164,7 +164,11 @@ fn add(sim: &mut Sim, name: u64) {
         hash: format!("h{edition}"),
     };
     let pod = Pod {
-        identity: PodIdentity { name: format!("p{name}-node"), namespace: "default".into(), uid: uid.clone() },
+        identity: PodIdentity {
+            name: format!("p{name}-node"),
+            namespace: "default".into(),
+            uid: uid.clone(),
+        },
         host_network: if fixed { rng.chance(50) } else { name == 1 },
         restart_policy: match (name + version) % 4 {
             0 | 1 => RestartPolicy::Always,

@@ -1,0 +1,7 @@
+//! End to end: a manifest appears in a directory, a container runs. Real agent, real files, real containers, on
+//! libcontainer and on a private containerd. Root.
+
+mod pods;
+mod storm;
+mod support;
+mod walk;

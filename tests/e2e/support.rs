@@ -1,0 +1,156 @@
+//! What every end-to-end test needs: the images, a node on either backend, one page over HTTP.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use podstead::testing::{Builder, Node};
+
+/// Makes one test of each case on each backend: `on_both!(case, case)`, a case being `async fn(&Host)`.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod direct {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(&crate::support::Host::direct()).await;
+            })*
+        }
+        mod containerd {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(&crate::support::Host::containerd()).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both;
+
+/// The podstead binary.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_podstead");
+
+/// A host with one backend: nodes are made on it.
+pub struct Host {
+    containerd: Option<Containerd>,
+}
+
+impl Host {
+    pub fn direct() -> Self {
+        Self { containerd: None }
+    }
+
+    pub fn containerd() -> Self {
+        Self { containerd: Some(Containerd::start()) }
+    }
+
+    pub fn is_direct(&self) -> bool {
+        self.containerd.is_none()
+    }
+
+    pub fn builder(&self) -> Builder {
+        match &self.containerd {
+            Some(server) => Node::cri(&server.endpoint),
+            None => Node::direct().binary(BINARY),
+        }
+    }
+
+    /// A node with an agent and the test images.
+    pub async fn node(&self) -> Node {
+        with_images(self.builder().start().await.expect("start the node")).await
+    }
+
+    /// A node without an agent.
+    pub async fn bare_node(&self) -> Node {
+        with_images(self.builder().prepare().await.expect("prepare the node")).await
+    }
+}
+
+async fn with_images(node: Node) -> Node {
+    for name in ["busybox", "nginx"] {
+        node.import(images().join(format!("{name}.tar"))).await.expect("import an image");
+    }
+    node
+}
+
+/// The directory of the test images, which are built when they are missing.
+pub fn images() -> &'static Path {
+    static IMAGES: OnceLock<PathBuf> = OnceLock::new();
+    IMAGES.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let out = root.join("fixtures/images/out");
+        let mut build = Command::new(root.join("fixtures/images/build.sh"));
+        build.arg(&out).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        let built = build.status().is_ok_and(|status| status.success());
+        // In a read-only checkout they must be there already.
+        assert!(built || out.join("busybox.tar").exists(), "build the test images");
+        out
+    })
+}
+
+/// A private containerd with the test images; ended when dropped.
+pub struct Containerd {
+    dir: tempfile::TempDir,
+    endpoint: String,
+}
+
+impl Containerd {
+    fn script(command: &str, dir: &Path) -> std::process::Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/containerd.sh");
+        Command::new(script)
+            .arg(command)
+            .arg(dir)
+            .env("IMAGES", images())
+            .output()
+            .expect("run containerd.sh")
+    }
+
+    fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("ctrd").tempdir().expect("a directory");
+        let output = Self::script("start", dir.path());
+        let endpoint =
+            String::from_utf8_lossy(&output.stdout).trim().lines().last().unwrap_or_default().to_owned();
+        assert!(
+            output.status.success() && endpoint.starts_with("unix://"),
+            "containerd.sh start: {output:?}"
+        );
+        Self { dir, endpoint }
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let output = Self::script("stop", self.dir.path());
+        if !output.status.success() {
+            eprintln!("containerd.sh stop: {output:?}");
+        }
+    }
+}
+
+/// One page over plain HTTP, or why not.
+pub fn get(ip: IpAddr, port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&(ip, port).into(), Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// Runs the binary with the node's runtime flags and answers what it printed.
+pub fn podstead(node: &Node, args: &[&str]) -> String {
+    let output = Command::new(BINARY).args(args).args(node.runtime_flags()).output().expect("run podstead");
+    assert!(output.status.success(), "podstead {args:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A pod's manifest on the node's network with one busybox container.
+pub fn busybox(name: &str, script: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  hostNetwork: true\n  \
+         terminationGracePeriodSeconds: 2\n  containers:\n  - name: c\n    image: localhost/podstead/busybox:1\n    \
+         command: [/bin/sh, -c]\n    args:\n    - |\n      {}\n",
+        script.replace('\n', "\n      ")
+    )
+}
