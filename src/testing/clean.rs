@@ -16,7 +16,7 @@ pub fn all(flags: &RuntimeFlags, config: &Config) {
     let (flags, cgroup) = (flags.clone(), config.cgroup_root.clone());
     let worker = std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        let _ = runtime.block_on(tokio::time::timeout(Duration::from_secs(60), pods(&flags)));
+        let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), pods(&flags)).await });
         // Processes killed a moment ago may still be leaving their cgroups.
         for _ in 0..100 {
             match Cgroups::discover().map(|cgroups| cgroups.remove(&cgroup)) {

@@ -45,10 +45,6 @@ impl Host {
         Self { containerd: Some(Containerd::start()) }
     }
 
-    pub fn is_direct(&self) -> bool {
-        self.containerd.is_none()
-    }
-
     pub fn builder(&self) -> Builder {
         match &self.containerd {
             Some(server) => Node::cri(&server.endpoint),
