@@ -1,5 +1,12 @@
 //! podstead's direct runtime on libcontainer, without any daemon.
 
+pub mod bundle;
+mod cgroup;
+pub mod direct;
 pub mod image;
+mod launch;
 pub mod namespace;
 pub mod network;
+pub mod shim;
+
+pub use direct::{Direct, DirectOptions};

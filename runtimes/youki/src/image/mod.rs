@@ -12,7 +12,7 @@ mod error;
 mod import;
 mod index;
 mod ingest;
-mod inroot;
+pub(crate) mod inroot;
 mod layer;
 mod limits;
 mod manifest;

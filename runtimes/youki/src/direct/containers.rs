@@ -1,0 +1,269 @@
+//! Making and starting containers, and what is changed about a running one.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podstead_runtime::{
+    ContainerId, ContainerSpec, Error, LinuxResources, Profile, Result, SandboxId, Time, labels,
+};
+
+use super::errors::{self, blocking, of};
+use super::layout::make_dir;
+use super::removal::missing;
+use super::records::{ContainerRecord, SandboxRecord, is_owned, new_id};
+use super::{Inner, pods};
+use crate::bundle::{self, Bundle, Input};
+use crate::image::Image;
+use crate::launch::{self, LaunchError, Shim};
+use crate::shim::files::write_json;
+use crate::shim::protocol::{Request, ShimSpec, kept, run};
+
+/// A shim that makes the same container for an agent that was killed gets this long, as a new one would.
+const ANOTHER: Duration = Duration::from_secs(120);
+
+impl Inner {
+    /// Makes the container unless there is one of its sandbox, name and attempt.
+    pub(super) async fn create_container(
+        this: &Arc<Self>,
+        sandbox: &SandboxId,
+        spec: &ContainerSpec,
+    ) -> Result<ContainerId> {
+        let doing = format!("create container {} of sandbox {}", spec.name, errors::short(&sandbox.0));
+        let key = format!("container {sandbox} {} {}", spec.name, spec.attempt);
+        let (inner, said, sandbox, spec) = (Arc::clone(this), doing.clone(), sandbox.clone(), spec.clone());
+        let work = async move { inner.create(&said, &sandbox, spec).await };
+        this.flights.run(&key, &doing, work).await
+    }
+
+    async fn create(
+        self: &Arc<Self>,
+        doing: &str,
+        sandbox: &SandboxId,
+        spec: ContainerSpec,
+    ) -> Result<ContainerId> {
+        let pod = self.our_sandbox(doing, sandbox).await?;
+        let pod = pod.ok_or_else(|| Error::not_found(doing, format!("sandbox {sandbox}")))?;
+        if let Some(id) = self.existing(doing, &pod.id, &spec).await? {
+            return Ok(ContainerId(id));
+        }
+        if pod.stopped || !pods::is_up(&self.layout, &pod.id, &pod.spec) {
+            return Err(Error::State { doing: doing.to_owned(), cause: "the sandbox is stopped".into() });
+        }
+        let wanted = if spec.image_id.is_empty() { &spec.image.image } else { &spec.image_id };
+        let image = self.images.get(wanted).await.map_err(|error| match errors::image(doing, &error) {
+            Error::NotFound { doing, .. } => Error::not_found(doing, format!("image {}", spec.image.image)),
+            other => other,
+        })?;
+        let id = new_id().map_err(|e| Error::failed(doing, e))?;
+        let (inner, said, new) = (Arc::clone(self), doing.to_owned(), id.clone());
+        let prepared = blocking(doing, move || Ok(inner.prepare(&said, &new, &pod, &spec, &image))).await?;
+        let made = match prepared {
+            Ok(()) => {
+                let made = self.launcher.make(&self.layout.run(&id)).await;
+                made.map_err(|error| errors::launch(doing, &error))
+            }
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(()) => Ok(ContainerId(id)),
+            Err(error) => {
+                if let Err(left) = self.unmake_container(doing, &id).await {
+                    tracing::warn!(error = %left, "a container that could not be made is not unmade either");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The id of a container with this key; waits for one that another agent's shim is making, and takes away what
+    /// was left half-made.
+    async fn existing(self: &Arc<Self>, doing: &str, sandbox: &str, spec: &ContainerSpec) -> Result<Option<String>> {
+        let until = tokio::time::Instant::now() + ANOTHER;
+        loop {
+            let (inner, sandbox) = (Arc::clone(self), sandbox.to_owned());
+            let (name, attempt) = (spec.name.clone(), spec.attempt);
+            let same = move |r: &ContainerRecord| (&r.sandbox, &r.name, r.attempt) == (&sandbox, &name, attempt);
+            let found = blocking(doing, move || {
+                for id in super::records::ids(&inner.layout.containers())? {
+                    if inner.container(&id)?.is_some_and(|r| same(&r)) {
+                        return Ok(Some((id, true, Shim::Dead)));
+                    }
+                    if inner.half_made(&id)?.is_some_and(|r| same(&r)) {
+                        let shim = launch::shim_of(&inner.layout.run(&id))?;
+                        return Ok(Some((id, false, shim)));
+                    }
+                }
+                Ok(None)
+            })
+            .await?;
+            match found {
+                None => return Ok(None),
+                Some((id, true, _)) => return Ok(Some(id)),
+                Some((id, false, Shim::Dead)) => self.unmake_container(doing, &id).await?,
+                Some(_) if tokio::time::Instant::now() > until => {
+                    return Err(Error::Deadline { doing: doing.to_owned(), seconds: ANOTHER.as_secs() });
+                }
+                Some(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    /// Writes everything the shim needs. Blocks.
+    fn prepare(
+        &self,
+        doing: &str,
+        id: &str,
+        pod: &SandboxRecord,
+        spec: &ContainerSpec,
+        image: &Image,
+    ) -> Result<()> {
+        let failed = |what: &'static str| move |e: io::Error| Error::failed(doing, format!("{what}: {e}"));
+        let (dir, run_dir) = (self.layout.container(id), self.layout.run(id));
+        let parent = pod.spec.cgroup_parent.trim_end_matches('/');
+        let cgroup = if parent.is_empty() { format!("/podstead/{id}") } else { format!("/{}/{id}", parent.trim_matches('/')) };
+        let rootfs = dir.join("rootfs");
+        let bundle = self.bundle(doing, pod, spec, image, &rootfs, &cgroup)?;
+        let log = (!spec.log_path.as_os_str().is_empty() && !pod.spec.log_directory.as_os_str().is_empty())
+            .then(|| pod.spec.log_directory.join(&spec.log_path));
+        let mut record = ContainerRecord {
+            id: id.to_owned(),
+            sandbox: pod.id.clone(),
+            name: spec.name.clone(),
+            attempt: spec.attempt,
+            image: spec.image.image.clone(),
+            image_id: image.id.clone(),
+            created_at: Time::now(),
+            labels: spec.labels.clone(),
+            annotations: spec.annotations.clone(),
+            log_path: log.clone().unwrap_or_default(),
+            stop_signal: bundle::stop_signal(spec, &image.config).map_err(|e| Error::invalid(doing, e))?,
+            cgroup: cgroup.clone(),
+        };
+        record.labels.insert(labels::OWNER.into(), self.options.owner.clone());
+        make_dir(&dir).map_err(failed("make the container's directory"))?;
+        write_json(&dir.join(kept::MAKING), &record).map_err(failed("write the container's record"))?;
+        for sub in ["upper", "work", "rootfs"] {
+            // Its root directory is the container's own, for all its users.
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(dir.join(sub)).map_err(failed("make a directory"))?;
+        }
+        if let Some(parent) = log.as_deref().and_then(Path::parent) {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed("make the log directory"))?;
+        }
+        for mount in spec.mounts.iter().filter(|m| m.image.is_none() && !m.source.exists()) {
+            fs::create_dir_all(&mount.source).map_err(failed("make the source of a mount"))?;
+        }
+        let shim = ShimSpec {
+            id: id.to_owned(),
+            kept: dir.clone(),
+            hints: self.layout.hints(),
+            log,
+            rootfs,
+            lower: image.layers.clone(),
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            bundle,
+            cgroup,
+        };
+        make_dir(&run_dir).map_err(failed("make the shim's directory"))?;
+        write_json(&run_dir.join(run::SPEC), &shim).map_err(failed("write the shim's orders"))?;
+        write_json(&run_dir.join(run::LOCK), &()).map_err(failed("make the shim's lock"))
+    }
+
+    fn bundle(
+        &self,
+        doing: &str,
+        pod: &SandboxRecord,
+        spec: &ContainerSpec,
+        image: &Image,
+        rootfs: &Path,
+        cgroup: &str,
+    ) -> Result<Bundle> {
+        let profile = match &spec.security.seccomp {
+            Profile::Localhost(path) => Some(
+                fs::read_to_string(path)
+                    .map_err(|e| Error::failed(doing, format!("read the seccomp profile {path}: {e}")))?,
+            ),
+            _ => None,
+        };
+        let input = Input {
+            container: spec,
+            sandbox: &pod.spec,
+            image: &image.config,
+            rootfs,
+            namespaces: &pods::namespaces(&self.layout, &pod.id, &pod.spec),
+            files: &pods::files(&self.layout, &pod.id, &pod.spec),
+            cgroup_path: cgroup,
+            node: &self.node,
+            localhost_seccomp: profile.as_deref(),
+        };
+        bundle::build(&input).map_err(|error| Error::invalid(doing, error))
+    }
+
+    /// The container, if it was made and is ours.
+    pub(super) async fn our_container(
+        &self,
+        doing: &str,
+        id: &ContainerId,
+    ) -> Result<Option<Arc<ContainerRecord>>> {
+        // A look at one small file, nearly always in memory.
+        let found = self.container(&id.0).map_err(|e| Error::failed(doing, e))?;
+        match found {
+            Some(record) if !is_owned(&record.labels, &self.options.owner) => {
+                Err(Error::NotOurs { doing: doing.to_owned() })
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Lets it go.
+    pub(super) async fn start_container(&self, id: &ContainerId) -> Result<()> {
+        let doing = of("start", id);
+        let record = self.our_container(&doing, id).await?.ok_or_else(|| missing(&doing, id))?;
+        match launch::ask(&self.layout.run(&record.id), Request::Start).await {
+            Ok(()) => Ok(()),
+            // It was started, and has ended since.
+            Err(LaunchError::Gone) if self.layout.container(&id.0).join(kept::EXIT).exists() => Ok(()),
+            Err(error) => Err(errors::launch(doing, &error)),
+        }
+    }
+
+    /// Goes on in a new log file.
+    pub(super) async fn reopen_log(&self, id: &ContainerId) -> Result<()> {
+        let doing = of("reopen the log of", id);
+        let record = self.our_container(&doing, id).await?.ok_or_else(|| missing(&doing, id))?;
+        match launch::ask(&self.layout.run(&record.id), Request::ReopenLog).await {
+            // Nothing is written any more.
+            Ok(()) | Err(LaunchError::Gone) => Ok(()),
+            Err(error) => Err(errors::launch(doing, &error)),
+        }
+    }
+
+    /// Changes limits in place, by writing them to its cgroup.
+    pub(super) async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
+        let doing = of("update resources of", id);
+        let record = self.our_container(&doing, id).await?.ok_or_else(|| missing(&doing, id))?;
+        let limits = bundle::resources(resources, &self.node);
+        blocking(doing, move || apply(&record, &limits)).await
+    }
+}
+
+fn apply(record: &ContainerRecord, limits: &oci_spec::runtime::LinuxResources) -> io::Result<()> {
+    use libcgroups::common::{CgroupConfig, CgroupManager as _, ControllerOpt, create_cgroup_manager};
+    let config = CgroupConfig {
+        cgroup_path: record.cgroup.clone().into(),
+        systemd_cgroup: false,
+        container_name: record.id.clone(),
+    };
+    let manager = create_cgroup_manager(config).map_err(io::Error::other)?;
+    let option = ControllerOpt {
+        resources: limits,
+        disable_oom_killer: false,
+        oom_score_adj: None,
+        freezer_state: None,
+    };
+    manager.apply(&option).map_err(io::Error::other)
+}

@@ -1,0 +1,113 @@
+//! The image store in the contract's words.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use podstead_runtime::image::{PullEvent, PullPhase};
+use podstead_runtime::{Auth, Error, Image, ImageFs, ImageSpec, PullProgress, Result};
+
+use super::errors::{blocking, image as failed};
+use super::Inner;
+use crate::image::{self, Credentials, ErrorKind, Phase, PullOptions, Reference, Removed, Reporter};
+
+impl Inner {
+    pub(super) async fn pull_image(&self, spec: &ImageSpec, auth: &Auth, progress: PullProgress) -> Result<String> {
+        let doing = format!("pull image {}", spec.image);
+        let reference = Reference::parse(&spec.image).map_err(|e| failed(&doing, &e))?;
+        let credentials = match auth {
+            Auth::Anonymous => Credentials::Anonymous,
+            Auth::Basic { username, password } => {
+                Credentials::Basic { username: username.clone(), password: password.clone() }
+            }
+            Auth::Bearer(token) => Credentials::Bearer(token.clone()),
+            Auth::Identity(_) => {
+                return Err(Error::Unsupported { doing, what: "identity tokens; use user and password".into() });
+            }
+        };
+        let options = PullOptions {
+            credentials,
+            insecure: self.options.insecure_registries.clone(),
+            progress: reporter(progress),
+            ..PullOptions::default()
+        };
+        Ok(self.images.pull(&reference, &options).await.map_err(|e| failed(&doing, &e))?.id)
+    }
+
+    pub(super) async fn import_image(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        progress: PullProgress,
+    ) -> Result<Vec<String>> {
+        let doing = format!("import {}", path.display());
+        let name = name.map(Reference::parse).transpose().map_err(|e| failed(&doing, &e))?;
+        let imported = self.images.import(path, name.as_ref(), &reporter(progress)).await;
+        let imported = imported.map_err(|e| failed(&doing, &e))?;
+        let names = |image: image::Image| if image.repo_tags.is_empty() { vec![image.id] } else { image.repo_tags };
+        Ok(imported.into_iter().flat_map(names).collect())
+    }
+
+    pub(super) async fn find_image(&self, spec: &ImageSpec) -> Result<Option<Image>> {
+        match self.images.get(&spec.image).await {
+            Ok(image) => Ok(Some(told(image))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(format!("look for image {}", spec.image), &error)),
+        }
+    }
+
+    pub(super) async fn list_images(&self) -> Result<Vec<Image>> {
+        let all = self.images.list().await.map_err(|e| failed("list images", &e))?;
+        Ok(all.into_iter().map(told).collect())
+    }
+
+    pub(super) async fn remove_image(&self, spec: &ImageSpec) -> Result<()> {
+        let doing = format!("remove image {}", spec.image);
+        // Whoever's containers they are: the store is shared.
+        let records = self.containers().map_err(|e| Error::failed(&doing, e))?;
+        let in_use: HashSet<String> = records.iter().map(|r| r.image_id.clone()).collect();
+        match self.images.remove(&spec.image, &in_use).await {
+            Ok(Removed::Untagged { id }) => tracing::info!(image = spec.image, id, "name removed"),
+            Ok(Removed::Deleted { id, freed }) => tracing::info!(image = spec.image, id, freed, "image removed"),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(doing, &error)),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn image_fs(&self) -> Result<Vec<ImageFs>> {
+        let usage = self.images.fs_usage().await.map_err(|e| failed("measure the image store", &e))?;
+        let path = blocking("find the image store", {
+            let root = self.images.root().to_owned();
+            move || root.canonicalize()
+        })
+        .await?;
+        Ok(vec![ImageFs { path, used_bytes: usage.bytes, used_inodes: usage.inodes }])
+    }
+}
+
+fn reporter(progress: PullProgress) -> Reporter {
+    Reporter::new(move |event| {
+        let phase = match event.phase {
+            Phase::Downloading => PullPhase::Downloading,
+            Phase::Extracting if event.total > 0 && event.done >= event.total => PullPhase::Done,
+            Phase::Extracting => PullPhase::Extracting,
+            Phase::Exists => PullPhase::Exists,
+        };
+        progress.report(PullEvent { item: event.layer.to_string(), phase, done: event.done, total: event.total });
+    })
+}
+
+fn told(image: image::Image) -> Image {
+    let user = image.config.user.as_deref().unwrap_or_default();
+    let user = user.split(':').next().unwrap_or_default();
+    let uid = user.parse().ok();
+    Image {
+        id: image.id,
+        repo_tags: image.repo_tags,
+        repo_digests: image.repo_digests,
+        size: image.size,
+        username: if uid.is_some() { String::new() } else { user.to_owned() },
+        uid,
+        pinned: image.pinned,
+    }
+}

@@ -1,0 +1,144 @@
+//! What a sandbox is made of on the node: namespaces, `/dev/shm`, files for `/etc`. Blocking; each piece can be made and
+//! unmade twice.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use podstead_runtime::{DnsConfig, NamespaceMode, SandboxSpec};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::layout::{Layout, make_dir};
+use crate::bundle::{NamespacePaths, PodFiles};
+use crate::namespace::{self, Spec};
+
+/// Size of a pod's `/dev/shm`, as CRI servers have it.
+const SHM: &core::ffi::CStr = c"mode=1777,size=67108864";
+
+pub(crate) fn is_host_network(spec: &SandboxSpec) -> bool {
+    spec.security.namespaces.network == NamespaceMode::Node
+}
+
+fn is_host_ipc(spec: &SandboxSpec) -> bool {
+    spec.security.namespaces.ipc == NamespaceMode::Node
+}
+
+/// Makes all but the network.
+pub(crate) fn make(layout: &Layout, id: &str, spec: &SandboxSpec) -> io::Result<()> {
+    let (net, ipc) = (!is_host_network(spec), !is_host_ipc(spec));
+    let wanted = Spec {
+        net,
+        ipc,
+        uts: net,
+        hostname: (net && !spec.hostname.is_empty()).then(|| spec.hostname.clone()),
+        sysctls: spec.sysctls.clone().into_iter().collect(),
+    };
+    make_dir(&layout.sandbox_state(id))?;
+    namespace::pin(&layout.namespaces(id), &wanted).map_err(io::Error::other)?;
+    if ipc {
+        let shm = layout.shm(id);
+        make_dir(&shm)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("shm", &shm, "tmpfs", flags, Some(SHM))?;
+    }
+    write_files(&layout.sandbox(id), spec)
+}
+
+/// Lets go of all but the network, which must have been given back before.
+pub(crate) fn unmake(layout: &Layout, id: &str) -> io::Result<()> {
+    namespace::unpin(&layout.namespaces(id)).map_err(io::Error::other)?;
+    loop {
+        match unmount(layout.shm(id), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // There may be two of them after a retry.
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    gone(fs::remove_dir_all(layout.sandbox_state(id)))
+}
+
+/// "Not there" is what was wanted.
+pub(crate) fn gone(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether the pod's namespaces are still there; after a reboot they are not.
+pub(crate) fn is_up(layout: &Layout, id: &str, spec: &SandboxSpec) -> bool {
+    let at = |kind: &str| namespace::is_pinned(&layout.namespaces(id).join(kind));
+    (is_host_network(spec) || at("net")) && (is_host_ipc(spec) || at("ipc"))
+        // A pod with nothing of its own still has a directory that no reboot leaves.
+        && layout.sandbox_state(id).is_dir()
+}
+
+/// What containers of the pod join.
+pub(crate) fn namespaces(layout: &Layout, id: &str, spec: &SandboxSpec) -> NamespacePaths {
+    let at = |own: bool, kind: &str| own.then(|| layout.namespaces(id).join(kind));
+    let (net, ipc) = (!is_host_network(spec), !is_host_ipc(spec));
+    NamespacePaths { net: at(net, "net"), ipc: at(ipc, "ipc"), uts: at(net, "uts"), pid: None }
+}
+
+/// What containers of the pod get in `/etc` and `/dev`.
+pub(crate) fn files(layout: &Layout, id: &str, spec: &SandboxSpec) -> PodFiles {
+    let dir = layout.sandbox(id);
+    let shm = if is_host_ipc(spec) { "/dev/shm".into() } else { layout.shm(id) };
+    PodFiles {
+        hosts: Some(dir.join("hosts")),
+        hostname: Some(dir.join("hostname")),
+        resolv_conf: Some(dir.join("resolv.conf")),
+        shm: Some(shm),
+    }
+}
+
+fn write_files(dir: &Path, spec: &SandboxSpec) -> io::Result<()> {
+    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let hostname = if spec.hostname.is_empty() { node } else { spec.hostname.clone() };
+    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| "127.0.0.1\tlocalhost\n".into());
+    let resolv = match &spec.dns {
+        Some(dns) => resolv_conf(dns),
+        None => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+    };
+    for (name, text) in [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv)] {
+        let path = dir.join(name);
+        fs::write(&path, text)?;
+        // Containers' users read them.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+fn resolv_conf(dns: &DnsConfig) -> String {
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        let _ = writeln!(text, "search {}", dns.searches.join(" "));
+    }
+    for server in &dns.servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !dns.options.is_empty() {
+        let _ = writeln!(text, "options {}", dns.options.join(" "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolver_settings_are_written_as_resolv_conf_wants_them() {
+        let dns = DnsConfig {
+            servers: vec!["10.0.0.10".into(), "::1".into()],
+            searches: vec!["a.local".into(), "b".into()],
+            options: vec!["ndots:5".into()],
+        };
+        let text = resolv_conf(&dns);
+        assert_eq!(text, "search a.local b\nnameserver 10.0.0.10\nnameserver ::1\noptions ndots:5\n");
+        assert_eq!(resolv_conf(&DnsConfig::default()), "");
+    }
+}

@@ -1,0 +1,59 @@
+//! Removing containers.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podstead_runtime::{ContainerId, Error, Result};
+
+use super::errors::{blocking, of};
+use super::pods::gone;
+use super::Inner;
+use crate::launch::claim;
+use crate::shim::protocol::kept;
+
+impl Inner {
+    /// Removes the container; one that runs is killed first. Its log stays.
+    pub(super) async fn remove_container(this: &Arc<Self>, id: &ContainerId) -> Result<()> {
+        let doing = of("remove", id);
+        if this.our_container(&doing, id).await?.is_none() {
+            return Ok(());
+        }
+        let (inner, said, wanted) = (Arc::clone(this), doing.clone(), id.0.clone());
+        let work = async move { inner.unmake_container(&said, &wanted).await };
+        this.flights.run(&format!("container {id}"), &doing, work).await
+    }
+
+    /// Takes away all there is of a container, made or half-made.
+    pub(super) async fn unmake_container(self: &Arc<Self>, doing: &str, id: &str) -> Result<()> {
+        loop {
+            self.kill(&ContainerId(id.to_owned()), Duration::ZERO).await?;
+            let (inner, id) = (Arc::clone(self), id.to_owned());
+            // A shim may have come up just now: then it is killed as well.
+            if blocking(doing, move || inner.erase(&id)).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn erase(&self, id: &str) -> io::Result<bool> {
+        let (dir, run_dir) = (self.layout.container(id), self.layout.run(id));
+        let Some(claimed) = claim(&run_dir)? else { return Ok(false) };
+        // First, so that nobody believes in it any more; the name of the half-made is what the next remover looks for.
+        gone(fs::rename(dir.join(kept::RECORD), dir.join(kept::MAKING)))?;
+        gone(fs::remove_dir_all(&run_dir))?;
+        drop(claimed);
+        for name in ["upper", "work", "rootfs"] {
+            gone(fs::remove_dir_all(dir.join(name)))?;
+        }
+        gone(fs::remove_file(self.layout.hints().join(id)))?;
+        gone(fs::remove_dir_all(&dir))?;
+        Ok(true)
+    }
+}
+
+/// The contract's word for a container that is not there.
+pub(super) fn missing(doing: &str, id: &ContainerId) -> Error {
+    Error::not_found(doing, format!("container {id}"))
+}

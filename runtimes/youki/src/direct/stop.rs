@@ -1,0 +1,106 @@
+//! Stopping containers: the signal, the grace, the kill; and the end of those whose shim is dead.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podstead_runtime::{ContainerId, Error, Result, Time};
+
+use super::Inner;
+use super::errors::{blocking, of};
+use super::records::ContainerRecord;
+use crate::cgroup::Cgroup;
+use crate::launch::{Process, Shim, shim_of};
+use crate::shim::files::{read_json, write_json};
+use crate::shim::protocol::{Exit, State, kept, run};
+
+/// What a killed container's shim needs to write down the end and clean up, generously.
+const CLEANING: Duration = Duration::from_secs(60);
+/// Exit code of a container whose end nobody saw.
+pub(super) const UNKNOWN_CODE: i32 = 255;
+
+impl Inner {
+    /// Sends the stop signal, waits, kills; returns when nothing of it runs.
+    pub(super) async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        let doing = of("stop", id);
+        if self.our_container(&doing, id).await?.is_none() {
+            return Ok(());
+        }
+        self.kill(id, grace).await
+    }
+
+    /// As [`Inner::stop_container`], whoever's it is; also for half-made ones.
+    pub(super) async fn kill(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        let doing = of("stop", id);
+        let failed = |error: io::Error| Error::failed(&doing, error);
+        let run_dir = self.layout.run(&id.0);
+        let shim = match shim_of(&run_dir).map_err(failed)? {
+            Shim::Alive(pid) => Process::open(pid).map_err(failed)?,
+            Shim::Claimed | Shim::Dead => None,
+        };
+        let Some(shim) = shim else { return self.settle(&doing, id).await };
+        let state: Option<State> = read_json(&run_dir.join(run::STATE)).map_err(failed)?;
+        let (running, signal) = match (&state, self.container(&id.0).map_err(failed)?) {
+            (Some(state), Some(record)) => {
+                let signal = if state.started_at.is_some() { record.stop_signal } else { libc::SIGKILL };
+                (Process::of(state).map_err(failed)?, signal)
+            }
+            // Still being made: without its shim nothing of it starts.
+            _ => {
+                shim.signal(libc::SIGKILL).map_err(failed)?;
+                shim.ended().await.map_err(failed)?;
+                return self.settle(&doing, id).await;
+            }
+        };
+        if let Some(running) = running {
+            let end = |process: Process| async { process.ended().await.map_err(failed) };
+            if grace > Duration::ZERO && signal != libc::SIGKILL {
+                running.signal(signal).map_err(failed)?;
+                // The shim's end comes after the container's and all is written down then.
+                let again = state.as_ref().map(Process::of).transpose().map_err(failed)?.flatten();
+                if let Some(again) = again {
+                    let _ = tokio::time::timeout(grace, end(again)).await;
+                }
+            }
+            running.signal(libc::SIGKILL).map_err(failed)?;
+        }
+        match tokio::time::timeout(CLEANING, shim.ended()).await {
+            Ok(ended) => ended.map_err(failed),
+            Err(_) => Err(Error::Deadline { doing, seconds: CLEANING.as_secs() }),
+        }
+    }
+
+    /// Ends what a dead shim left running and writes down that its end was not seen. Nothing to do after a shim that
+    /// ended as it should.
+    async fn settle(&self, doing: &str, id: &ContainerId) -> Result<()> {
+        let (dir, run_dir) = (self.layout.container(&id.0), self.layout.run(&id.0));
+        let record = self.container(&id.0).map_err(|e| Error::failed(doing, e))?;
+        let half = match &record {
+            Some(_) => None,
+            None => self.half_made(&id.0).map_err(|e| Error::failed(doing, e))?.map(Arc::new),
+        };
+        let Some(any) = record.clone().or(half) else { return Ok(()) };
+        blocking(doing, move || settle(&any, record.is_some(), &dir, &run_dir)).await
+    }
+}
+
+fn settle(record: &ContainerRecord, made: bool, dir: &Path, run_dir: &Path) -> io::Result<()> {
+    if dir.join(kept::EXIT).exists() {
+        return Ok(());
+    }
+    let cgroup = Cgroup::at(&record.cgroup)?;
+    let state: Option<State> = read_json(&run_dir.join(run::STATE))?;
+    if let Some(process) = state.as_ref().map(Process::of).transpose()?.flatten() {
+        process.signal(libc::SIGKILL)?;
+    }
+    let oom = cgroup.ran_out_of_memory();
+    cgroup.kill()?;
+    cgroup.remove()?;
+    if made {
+        let started_at = state.and_then(|s| s.started_at).unwrap_or_default();
+        let exit = Exit { code: UNKNOWN_CODE, started_at, finished_at: Time::now(), oom };
+        write_json(&dir.join(kept::EXIT), &exit)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! The throw-away process behind an exec: joins a running container, runs one command, tells its end. It ends with the
+//! command, and takes the command with it when whoever asked goes away. Its standard input is a socket to the asker.
+
+use std::io::{IoSlice, IoSliceMut, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::ExitCode;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+
+use super::error::{Doing as _, Error, Result};
+use super::executor::Program;
+use super::files::{read_json, write_json};
+use super::protocol::{ExecEvent, ExecRequest, run};
+use super::{trace, wait};
+use crate::bundle;
+
+/// A request is no longer than a command line may be.
+const LONGEST: usize = 4 << 20;
+
+/// Serves one request.
+pub(super) fn main() -> ExitCode {
+    let Ok(stdin) = rustix::io::dup(rustix::stdio::stdin()) else { return ExitCode::FAILURE };
+    let socket = UnixStream::from(stdin);
+    match serve(&socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = tell(&socket, &ExecEvent::Failed(error.to_string()), None);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(socket: &UnixStream) -> Result<()> {
+    let (request, streams) = receive(socket)?;
+    let log = request.run.join(format!("exec-{}.log", std::process::id()));
+    let files = Leftovers { run: &request.run, id: &request.id };
+    trace::to_file(&log).doing(|| "open the log".into())?;
+    let console = if request.tty {
+        let path = files.console();
+        Some((UnixListener::bind(short(&request.run, &path)?).doing(|| "listen for the terminal".into())?, path))
+    } else {
+        None
+    };
+    let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &log)?;
+    let master = match &console {
+        Some((listener, _)) => Some(terminal(listener)?),
+        None => None,
+    };
+    drop(console);
+    drop(files);
+    tell(socket, &ExecEvent::Started, master.as_ref().map(OwnedFd::as_fd))?;
+    drop(master);
+    let code = outcome(socket, pid)?;
+    tell(socket, &ExecEvent::Exited(code), None)
+}
+
+/// Files that an exec leaves in the container's run directory, removed with it.
+struct Leftovers<'a> {
+    run: &'a Path,
+    id: &'a str,
+}
+
+impl Leftovers<'_> {
+    fn console(&self) -> std::path::PathBuf {
+        self.run.join(format!("exec-{}.sock", std::process::id()))
+    }
+
+    fn process(&self) -> std::path::PathBuf {
+        self.run.join(format!("exec-{}.json", std::process::id()))
+    }
+}
+
+impl Drop for Leftovers<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.console());
+        let _ = std::fs::remove_file(self.process());
+        let _ = std::fs::remove_file(self.run.join(format!("exec-{}.log", std::process::id())));
+        // libcontainer leaves its own behind; one that another exec still waits on is bound and stays usable.
+        let entries = std::fs::read_dir(self.run.join(run::OCI).join(self.id)).into_iter().flatten().flatten();
+        for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with("tenant-")) {
+            let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+            if old.is_some_and(|age| age.as_secs() > 10) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// Socket paths end at 107 bytes: through a descriptor of the directory any path fits.
+fn short(dir: &Path, path: &Path) -> Result<std::path::PathBuf> {
+    std::env::set_current_dir(dir).doing(|| format!("enter {}", dir.display()))?;
+    Ok(path.file_name().map(Into::into).unwrap_or_default())
+}
+
+fn start(request: &ExecRequest, streams: Vec<OwnedFd>, console: Option<&Path>, log: &Path) -> Result<Pid> {
+    let config = request.run.join(run::CONFIG);
+    let spec: Spec = read_json(&config)
+        .doing(|| format!("read {}", config.display()))?
+        .ok_or_else(|| Error::Asked(format!("{} is missing or damaged", config.display())))?;
+    let own = spec.process().as_ref().ok_or_else(|| Error::Asked("the container has no process".into()))?;
+    let mut process = bundle::exec_process(own, &request.command, request.tty);
+    let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().clone());
+    let program = Program { lent: seccomp.is_some() && lend(&mut process), seccomp };
+    let file = Leftovers { run: &request.run, id: &request.id }.process();
+    write_json(&file, &process).doing(|| format!("write {}", file.display()))?;
+    let failed = |error: libcontainer::error::LibcontainerError| Error::Container {
+        doing: "join the container",
+        cause: trace::explain(&error, log),
+    };
+    let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
+        .with_executor(program)
+        .with_root_path(request.run.join(run::OCI))
+        .map_err(failed)?
+        .with_console_socket(console);
+    let mut streams = streams.into_iter();
+    if let (Some(stdin), Some(stdout), Some(stderr)) = (streams.next(), streams.next(), streams.next()) {
+        builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
+    } else if console.is_none() {
+        return Err(Error::Asked("three streams or a terminal are needed".into()));
+    }
+    builder.as_tenant().with_detach(true).with_process(Some(file)).build().map_err(failed)
+}
+
+/// Loading a filter needs CAP_SYS_ADMIN where privileges may still be gained; the program gives it back. True if lent.
+fn lend(process: &mut Process) -> bool {
+    if process.no_new_privileges() == Some(true) {
+        return false;
+    }
+    let mut sets: LinuxCapabilities = process.capabilities().clone().unwrap_or_default();
+    let has = sets.permitted().as_ref().is_some_and(|s| s.contains(&Capability::SysAdmin));
+    if has {
+        return false;
+    }
+    let with = |set: &Option<std::collections::HashSet<Capability>>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.insert(Capability::SysAdmin);
+        Some(set)
+    };
+    let (effective, permitted) = (with(sets.effective()), with(sets.permitted()));
+    sets.set_effective(effective).set_permitted(permitted);
+    process.set_capabilities(Some(sets));
+    true
+}
+
+/// The command's exit code; kills the command when the asker is gone.
+fn outcome(socket: &UnixStream, pid: Pid) -> Result<i32> {
+    let end = wait::pidfd(pid)?;
+    wait::for_any(&[end.as_fd(), socket.as_fd()])?;
+    if !wait::is_ready(end.as_fd())? {
+        // Nothing is ever sent to us after the request: a readable socket is a closed one.
+        let _ = kill(pid, Signal::SIGKILL);
+        wait::for_any(&[end.as_fd()])?;
+    }
+    let mut code = 255;
+    // A failed start leaves children of libcontainer's beside the command.
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        match status {
+            WaitStatus::StillAlive => break,
+            status if status.pid() == Some(pid) => code = wait::code(status),
+            _ => {}
+        }
+    }
+    Ok(code)
+}
+
+fn receive(socket: &UnixStream) -> Result<(ExecRequest, Vec<OwnedFd>)> {
+    let mut bytes = vec![0; 64 << 10];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut first = [IoSliceMut::new(&mut bytes)];
+    let got = recvmsg(socket, &mut first, &mut control, RecvFlags::CMSG_CLOEXEC).doing(|| "read the request".into())?;
+    let mut streams = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            streams.extend(fds);
+        }
+    }
+    bytes.truncate(got.bytes);
+    let mut reader = socket;
+    while bytes.last() != Some(&b'\n') {
+        let mut more = [0; 16 << 10];
+        let count = reader.read(&mut more).doing(|| "read the request".into())?;
+        if count == 0 || bytes.len() > LONGEST {
+            return Err(Error::Asked("the request is cut short or too long".into()));
+        }
+        bytes.extend_from_slice(&more[..count]);
+    }
+    let request = serde_json::from_slice(&bytes).map_err(|e| Error::Asked(format!("no request: {e}")))?;
+    Ok((request, streams))
+}
+
+fn tell(socket: &UnixStream, event: &ExecEvent, descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut line = serde_json::to_vec(event).map_err(|e| Error::Asked(e.to_string()))?;
+    line.push(b'\n');
+    let Some(descriptor) = descriptor else {
+        let mut writer = socket;
+        return writer.write_all(&line).doing(|| "tell the asker".into());
+    };
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(socket, &[IoSlice::new(&line)], &mut control, SendFlags::NOSIGNAL).doing(|| "tell the asker".into())?;
+    Ok(())
+}
+
+/// The terminal's master side, which libcontainer sends.
+pub(super) fn terminal(listener: &UnixListener) -> Result<OwnedFd> {
+    let (stream, _) = listener.accept().doing(|| "accept the terminal".into())?;
+    let mut name = [0; 128];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(&stream, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .doing(|| "receive the terminal".into())?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message
+            && let Some(fd) = fds.next()
+        {
+            return Ok(fd);
+        }
+    }
+    Err(Error::Asked(format!("no terminal came over descriptor {}", stream.as_raw_fd())))
+}

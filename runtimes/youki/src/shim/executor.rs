@@ -1,0 +1,120 @@
+//! What libcontainer leaves out at the last moment before the container's program: an honest check of the program, the
+//! SELinux label, and seccomp for exec. Runs inside the container, in the process that becomes the program.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use rustix::fs::{Access, access};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+/// The marker of lines in the shim's log that say what a person wants to know.
+pub(crate) const TARGET: &str = "podstead::program";
+
+/// Starts the program.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Program {
+    /// Seccomp for exec, which libcontainer gives to the first process only.
+    pub seccomp: Option<LinuxSeccomp>,
+    /// Capabilities that were lent for loading it and are given back.
+    pub lent: bool,
+}
+
+impl Executor for Program {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let process = process(spec).ok_or(ExecutorError::InvalidArg)?;
+        let (program, args) = command(process).map_err(ExecutorError::Other)?;
+        if let Some(label) = process.selinux_label().as_ref().filter(|l| !l.is_empty())
+            && Path::new("/proc/thread-self/attr/exec").exists()
+        {
+            std::fs::write("/proc/thread-self/attr/exec", label)
+                .map_err(|e| ExecutorError::Other(format!("set the SELinux label {label}: {e}")))?;
+        }
+        let failed = |what: &str, e: &dyn std::fmt::Display| {
+            tracing::error!(target: TARGET, "{what}: {e}");
+            ExecutorError::Other(format!("{what}: {e}"))
+        };
+        if let Some(seccomp) = &self.seccomp {
+            libcontainer::seccomp::initialize_seccomp(seccomp).map_err(|e| failed("load the seccomp profile", &e))?;
+        }
+        if self.lent {
+            give_back().map_err(|e| failed("give lent capabilities back", &e))?;
+        }
+        let Err(errno) = nix::unistd::execv(&program, &args);
+        Err(failed(&format!("execute {}", program.to_string_lossy()), &errno))
+    }
+
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        let found = process(spec).ok_or_else(|| "there is no process".to_owned()).and_then(command);
+        found.map(drop).map_err(|cause| {
+            tracing::error!(target: TARGET, "{cause}");
+            ExecutorValidationError::ArgValidationError(cause)
+        })
+    }
+}
+
+/// Without CAP_SYS_ADMIN again.
+fn give_back() -> rustix::io::Result<()> {
+    let mut sets = capabilities(None)?;
+    sets.effective.remove(CapabilitySet::SYS_ADMIN);
+    sets.permitted.remove(CapabilitySet::SYS_ADMIN);
+    set_capabilities(None, sets)
+}
+
+fn process(spec: &Spec) -> Option<&Process> {
+    spec.process().as_ref()
+}
+
+/// The program's path and its arguments, or why there is none.
+fn command(process: &Process) -> Result<(CString, Vec<CString>), String> {
+    let args = process.args().as_deref().unwrap_or_default();
+    let name = args.first().filter(|name| !name.is_empty()).ok_or("there is no command")?;
+    let path = process.env().iter().flatten().find_map(|v| v.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
+    let program = find(name, path)?;
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| format!("{name:?}: an argument holds a zero byte"));
+    let args = args.iter().map(|a| text(a.as_bytes())).collect::<Result<_, _>>()?;
+    Ok((text(program.as_os_str().as_bytes())?, args))
+}
+
+fn find(name: &str, path: &str) -> Result<PathBuf, String> {
+    let usable = |candidate: &Path| -> io::Result<()> {
+        let is_file = std::fs::metadata(candidate)?.is_file();
+        if !is_file {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(access(candidate, Access::EXEC_OK)?)
+    };
+    if name.contains('/') {
+        let candidate = PathBuf::from(name);
+        return usable(&candidate).map(|()| candidate).map_err(|e| format!("cannot execute {name:?}: {e}"));
+    }
+    let mut denied = false;
+    for dir in path.split(':').filter(|d| !d.is_empty()) {
+        let candidate = Path::new(dir).join(name);
+        match usable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) => denied |= error.kind() == io::ErrorKind::PermissionDenied,
+        }
+    }
+    let why = if denied { "permission denied" } else { "no such file" };
+    Err(format!("cannot execute {name:?}: {why} in $PATH ({path})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_path_or_named_with_the_reason() {
+        assert!(find("sh", "/nowhere:/usr/bin:/bin").is_ok());
+        assert_eq!(find("/bin/sh", ""), Ok(PathBuf::from("/bin/sh")));
+        let none = find("no-such-program", "/usr/bin").expect_err("nothing there");
+        assert!(none.contains("no-such-program") && none.contains("no such file"), "{none}");
+        let none = find("/no/such/command", "").expect_err("nothing there");
+        assert!(none.contains("/no/such/command") && none.contains("No such file"), "{none}");
+        assert!(find("/etc", "").expect_err("a directory").contains("ermission denied"));
+    }
+}

@@ -1,0 +1,95 @@
+//! Makes the container: root file system, user, streams, libcontainer. Runs in the shim's own mount namespace.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::runtime::Spec;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::error::{Doing as _, Error, Result};
+use super::executor::Program;
+use super::files::write_json;
+use super::protocol::{ShimSpec, run};
+use super::{exec, rootfs, trace};
+use crate::cgroup::Cgroup;
+use crate::{bundle, image::user};
+
+/// A made container and where its output comes from.
+pub(super) struct Making {
+    pub container: Container,
+    pub output: Output,
+}
+
+pub(super) enum Output {
+    Pipes(OwnedFd, OwnedFd),
+    Terminal(OwnedFd),
+}
+
+/// The container's first process waits in it for its start.
+pub(super) fn container(spec: &ShimSpec, run_dir: &Path) -> Result<Making> {
+    rootfs::mount_overlay(spec)?;
+    let config = resolve(spec)?;
+    let process = config.process().as_ref().ok_or_else(|| Error::Asked("there is no process".into()))?;
+    rootfs::make_working_dir(&spec.rootfs, process.cwd())?;
+    let tty = process.terminal().unwrap_or(false);
+    write_json(Path::new(run::CONFIG), &config).doing(|| format!("write {}", run::CONFIG))?;
+    fs::create_dir_all(run::OCI).doing(|| format!("make {}", run::OCI))?;
+    protect();
+    let builder = ContainerBuilder::new(spec.id.clone(), SyscallType::default())
+        .with_executor(Program::default())
+        .with_root_path(run_dir.join(run::OCI))
+        .map_err(|error| failed(&error, run_dir))?;
+    let made = if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, run_dir) };
+    if made.is_err() {
+        // libcontainer takes its own part away, except cgroups that others' failures made busy.
+        let _ = Cgroup::at(&spec.cgroup).and_then(|c| c.kill().and_then(|()| c.remove()));
+    }
+    made
+}
+
+fn resolve(spec: &ShimSpec) -> Result<Spec> {
+    let request = &spec.bundle.user;
+    let user = user::lookup_user(&spec.rootfs, &request.user)?;
+    let mut config = spec.bundle.spec.clone();
+    if let Some(process) = config.process_mut() {
+        bundle::apply_user(process, &user, request);
+    }
+    Ok(config)
+}
+
+fn build(builder: ContainerBuilder, run_dir: &Path) -> Result<Container> {
+    let built = builder.as_init(run_dir).with_systemd(false).with_detach(true).build();
+    built.map_err(|error| failed(&error, run_dir))
+}
+
+fn failed(error: &libcontainer::error::LibcontainerError, run_dir: &Path) -> Error {
+    Error::Container { doing: "make the container", cause: trace::explain(error, &run_dir.join(run::LOG)) }
+}
+
+fn with_pipes(builder: ContainerBuilder, run_dir: &Path) -> Result<Making> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
+    let null = fs::File::open("/dev/null").doing(|| "open /dev/null".into())?;
+    let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
+    let builder = builder.with_stdin(null).with_stdout(out_end).with_stderr(err_end);
+    Ok(Making { container: build(builder, run_dir)?, output: Output::Pipes(out, err) })
+}
+
+fn with_terminal(builder: ContainerBuilder, run_dir: &Path) -> Result<Making> {
+    let path = run_dir.join("console");
+    let listener = UnixListener::bind("console").doing(|| "listen for the terminal".into())?;
+    let container = build(builder.with_console_socket(Some(&path)), run_dir)?;
+    let master = exec::terminal(&listener)?;
+    let _ = fs::remove_file(&path);
+    Ok(Making { container, output: Output::Terminal(master) })
+}
+
+/// Keeps the kernel from choosing the shim when memory runs out: its container would lose log and exit code. Hosts may
+/// deny it (no CAP_SYS_RESOURCE); the agent warns once.
+pub(super) fn protect() {
+    let _ = fs::write("/proc/self/oom_score_adj", "-998");
+}

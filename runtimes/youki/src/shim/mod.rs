@@ -1,0 +1,40 @@
+//! The processes that call libcontainer: one shim per container, one throw-away process per exec. Single-threaded from
+//! their first instruction, because libcontainer forks (it hangs in threaded programs); the same binary as the agent's
+//! or `podstead-shim`, entered through [`dispatch`] before anything else.
+//!
+//! One shim per container, not per pod: a shim's crash or kill costs one container, waiting and logging need no
+//! bookkeeping about others, and the memory is nearly all shared (docs/performance.md).
+
+mod error;
+mod exec;
+mod executor;
+pub(crate) mod files;
+mod log;
+mod make;
+pub(crate) mod protocol;
+mod rootfs;
+mod serve;
+mod trace;
+mod wait;
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub(crate) use self::serve::{start_ticks, whole_file};
+
+/// First argument of a shim; the second is the container's run directory.
+pub(crate) const SHIM: &str = "container-shim";
+/// First argument of an exec's process; its standard input is a socket.
+pub(crate) const EXEC: &str = "container-exec";
+
+/// Becomes a shim or an exec's process if the command line says so. Call it first in `main`, before any thread
+/// exists; `None` means that the program is to go on as itself.
+pub fn dispatch() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    let entry = args.next()?;
+    if entry == OsStr::new(SHIM) {
+        return Some(serve::main(&PathBuf::from(args.next()?)));
+    }
+    (entry == OsStr::new(EXEC)).then(exec::main)
+}
