@@ -1,4 +1,6 @@
 //! podstead's direct runtime on libcontainer, without any daemon.
+//!
+//! `unsafe` is allowed in `launch/liveness.rs` only (a real-time signal's number).
 
 pub mod bundle;
 mod cgroup;

@@ -15,7 +15,7 @@ use super::errors::{self, blocking, of};
 use super::layout::make_dir;
 use super::removal::missing;
 use super::records::{ContainerRecord, SandboxRecord, is_owned, new_id};
-use super::{Inner, pods};
+use super::{Inner, facts, pods};
 use crate::bundle::{self, Bundle, Input};
 use crate::image::Image;
 use crate::launch::{self, LaunchError, Shim};
@@ -189,6 +189,11 @@ impl Inner {
             ),
             _ => None,
         };
+        let mut node = self.node.clone();
+        if spec.security.privileged || !spec.devices.is_empty() {
+            // Now, not when we began: devices come and go.
+            node.devices = facts::devices();
+        }
         let input = Input {
             container: spec,
             sandbox: &pod.spec,
@@ -197,7 +202,7 @@ impl Inner {
             namespaces: &pods::namespaces(&self.layout, &pod.id, &pod.spec),
             files: &pods::files(&self.layout, &pod.id, &pod.spec),
             cgroup_path: cgroup,
-            node: &self.node,
+            node: &node,
             localhost_seccomp: profile.as_deref(),
         };
         bundle::build(&input).map_err(|error| Error::invalid(doing, error))

@@ -24,7 +24,8 @@ impl Inner {
         if !matches!(state, ContainerState::Running { .. }) {
             return Err(Error::State { doing, cause: "it does not run".into() });
         }
-        let ran = self.launcher.exec(&id.0, &self.layout.run(&id.0), &spec.command, spec.tty, Streams::from(streams));
+        let run_dir = self.layout.run(&id.0);
+        let ran = self.launcher.exec(&id.0, &run_dir, &spec.command, spec.tty, Streams::from(streams));
         ran.await.map_err(|error| errors::launch(doing, &error))
     }
 

@@ -8,6 +8,7 @@
 mod containers;
 mod errors;
 mod exec;
+mod facts;
 mod flights;
 mod hints;
 mod images;
@@ -86,7 +87,7 @@ impl Direct {
             ..Settings::new(layout.networks())
         });
         let launcher = Launcher::new(options.shim_exe.clone());
-        let node = errors::blocking("read the node's facts", || Ok(NodeFacts::read())).await?;
+        let node = errors::blocking("read the node's facts", || Ok(facts::read())).await?;
         let (flights, records) = (Flights::default(), records::Cache::default());
         Ok(Self(Arc::new(Inner { options, layout, images, network, launcher, node, flights, records })))
     }

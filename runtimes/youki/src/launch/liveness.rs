@@ -100,12 +100,13 @@ impl Process {
 
     /// Waits for its end.
     pub(crate) async fn ended(self) -> io::Result<()> {
-        let fd = AsyncFd::with_interest(self.0, Interest::READABLE)?;
+        let fd = AsyncFd::register_with_interest(self.0, Interest::READABLE)?;
         fd.readable().await.map(drop)
     }
 }
 
+#[allow(unsafe_code)]
 fn realtime(number: i32) -> Option<Signal> {
-    let from_min = number.checked_sub(libc::SIGRTMIN())?;
-    Signal::rt(from_min)
+    // SAFETY: the number is one of those that programs may use as they like; it is only sent.
+    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then(|| unsafe { Signal::from_raw_unchecked(number) })
 }

@@ -21,7 +21,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 pub(crate) use self::exec::Streams;
-pub(crate) use self::liveness::{Claim, Process, Shim, claim, shim_of};
+pub(crate) use self::liveness::{Process, Shim, claim, shim_of};
 use self::image::Sealed;
 use crate::shim::protocol::{Made, Reply, Request, run};
 use crate::shim::{EXEC, SHIM};

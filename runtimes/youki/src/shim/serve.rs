@@ -100,7 +100,7 @@ fn make(run_dir: &Path) -> Result<Shim> {
     for (fd, _) in &outputs {
         rustix::io::ioctl_fionbio(fd, true).doing(|| "set up the container's output".into())?;
     }
-    let mut shim = Shim {
+    let shim = Shim {
         run_dir: run_dir.to_owned(),
         container: made.container,
         state,
