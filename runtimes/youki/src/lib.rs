@@ -1,6 +1,6 @@
 //! podstead's direct runtime on libcontainer, without any daemon.
 //!
-//! `unsafe` is allowed in `launch/liveness.rs` only (a real-time signal's number).
+//! `unsafe` is allowed in `launch/system.rs` only.
 
 pub mod bundle;
 mod cgroup;

@@ -192,7 +192,7 @@ fn linux(input: &Input<'_>, granted: &Granted) -> Result<Linux, Error> {
     let container = input.container;
     let privileged = container.security.privileged;
     let nodes = device::nodes(input)?;
-    let mut resources = resource::resources(&container.resources, input.node);
+    let mut resources = resources(&container.resources, input.node);
     resources.set_devices(Some(device::rules(privileged, &nodes)));
     let devices: Vec<_> = nodes.into_iter().map(|(device, _)| device).collect();
     let (masked, readonly) = security::paths(container, input.node);

@@ -113,7 +113,7 @@ async fn with_terminal(socket: StdStream, request: &ExecRequest, streams: Stream
     let mut events = Events::new(socket)?;
     let master = events.started().await?.ok_or_else(|| LaunchError::Refused("no terminal came".into()))?;
     rustix::io::ioctl_fionbio(&master, true).map_err(|e| talk("set up the terminal")(e.into()))?;
-    let master = AsyncFd::register(master).map_err(talk("set up the terminal"))?;
+    let master = super::system::watched(master).map_err(talk("set up the terminal"))?;
     let Streams { mut stdin, stdout, resize, .. } = streams;
     let mut resize = resize;
     let mut stdout = stdout.unwrap_or_else(|| Box::new(tokio::io::sink()));

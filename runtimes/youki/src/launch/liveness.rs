@@ -7,10 +7,9 @@ use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
+use super::system::{signal, watched};
 use crate::shim::protocol::{State, run};
 use crate::shim::{start_ticks, whole_file};
 
@@ -90,8 +89,7 @@ impl Process {
 
     /// Sends a signal. One that is over is a success.
     pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
-        let signal = Signal::from_named_raw(number).or_else(|| realtime(number));
-        let signal = signal.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no such signal"))?;
+        let signal = signal(number).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no such signal"))?;
         match pidfd_send_signal(&self.0, signal) {
             Err(rustix::io::Errno::SRCH) => Ok(()),
             outcome => Ok(outcome?),
@@ -100,13 +98,7 @@ impl Process {
 
     /// Waits for its end.
     pub(crate) async fn ended(self) -> io::Result<()> {
-        let fd = AsyncFd::register_with_interest(self.0, Interest::READABLE)?;
+        let fd = watched(self.0)?;
         fd.readable().await.map(drop)
     }
-}
-
-#[allow(unsafe_code)]
-fn realtime(number: i32) -> Option<Signal> {
-    // SAFETY: the number is one of those that programs may use as they like; it is only sent.
-    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then(|| unsafe { Signal::from_raw_unchecked(number) })
 }

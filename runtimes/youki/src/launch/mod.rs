@@ -4,6 +4,7 @@
 mod exec;
 mod image;
 mod liveness;
+mod system;
 
 use std::fs::OpenOptions;
 use std::io;
