@@ -1,18 +1,18 @@
 //! The runtime the flags ask for, as one type. The only room of the agent that knows which backends exist; it decides
 //! nothing and passes every verb on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::Stream;
 use podstead_cri::Cri;
-use podstead_cri::Cri as Direct;
 use podstead_runtime::{
     Auth, ContainerId, ContainerSpec, ContainerStats, ExecOutput, ExecSpec, ExecStreams, Hint, Image,
     ImageFs, ImageSpec, LinuxResources, PullProgress, Result, Runtime, RuntimeInfo, RuntimeStatus, SandboxId,
     SandboxSpec, SandboxStats, Snapshot,
 };
+use podstead_youki::{Direct, DirectOptions};
 
 use crate::config::{RuntimeChoice, RuntimeFlags};
 
@@ -152,7 +152,25 @@ impl Backend {
                 let client = Cri::connect(&flags.container_runtime_endpoint, options)?;
                 Ok(Self::Cri(Box::new(client)))
             }
-            RuntimeChoice::Direct => anyhow::bail!("later"),
+            RuntimeChoice::Direct => Ok(Self::Direct(Box::new(Direct::open(direct_options(flags)?).await?))),
         }
     }
+}
+
+fn direct_options(flags: &RuntimeFlags) -> anyhow::Result<DirectOptions> {
+    let shim_exe = match &flags.shim {
+        Some(given) => given.clone(),
+        // Also after an upgrade has replaced the file: the running one is meant.
+        None => PathBuf::from("/proc/self/exe"),
+    };
+    let absolute = |path: &Path| std::path::absolute(path);
+    Ok(DirectOptions {
+        root: absolute(&flags.root_dir)?.join("direct"),
+        state_dir: absolute(&flags.state_dir)?.join("direct"),
+        cni_conf_dir: flags.cni_conf_dir.clone(),
+        cni_bin_dirs: flags.cni_bin_dir.clone(),
+        owner: flags.owner.clone(),
+        insecure_registries: flags.insecure_registry.clone(),
+        shim_exe,
+    })
 }

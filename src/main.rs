@@ -7,6 +7,9 @@ use podstead::backend::Backend;
 use podstead::cli::{self, Cli, Command};
 
 fn main() -> ExitCode {
+    if let Some(code) = podstead_youki::shim::dispatch() {
+        return code;
+    }
     let cli = Cli::parse();
     log(cli.v);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -44,7 +44,7 @@ pub(crate) fn shim_of(run_dir: &Path) -> io::Result<Shim> {
 
 /// A container's run directory that no shim can begin to use.
 #[derive(Debug)]
-pub(crate) struct Claim(#[expect(dead_code)] File);
+pub(crate) struct Claim(#[expect(dead_code)] Option<File>);
 
 /// Claims the directory unless a shim has it; `None` when one has.
 pub(crate) fn claim(run_dir: &Path) -> io::Result<Option<Claim>> {
@@ -52,14 +52,14 @@ pub(crate) fn claim(run_dir: &Path) -> io::Result<Option<Claim>> {
         Ok(file) => file,
         // Nobody can lock what is not there, and only its maker makes it.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            File::open("/dev/null")?
+            return Ok(Some(Claim(None)));
         }
         Err(error) => return Err(error),
     };
     // Bound to the open file, not to the process: looking at the lock elsewhere in this process does not lose it.
     let lock = whole_file(libc::F_WRLCK);
     match fcntl(file.as_raw_fd(), FcntlArg::F_OFD_SETLK(&lock)) {
-        Ok(_) => Ok(Some(Claim(file))),
+        Ok(_) => Ok(Some(Claim(Some(file)))),
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
