@@ -145,13 +145,13 @@ mod tests {
 
     use super::*;
 
-    fn table(entries: &[(&str, &str)]) -> Option<BTreeMap<String, Text>> {
-        Some(entries.iter().map(|(k, v)| ((*k).to_owned(), Text((*v).to_owned()))).collect())
+    fn table(entries: &[(&str, &str)]) -> BTreeMap<String, Text> {
+        entries.iter().map(|(k, v)| ((*k).to_owned(), Text((*v).to_owned()))).collect()
     }
 
     fn pod_of(limits: &[(&str, &str)], requests: &[(&str, &str)]) -> PodSpec {
-        let resources =
-            ResourceRequirements { limits: table(limits), requests: table(requests), ..Default::default() };
+        let (limits, requests) = (Some(table(limits)), Some(table(requests)));
+        let resources = ResourceRequirements { limits, requests, ..ResourceRequirements::default() };
         let container = Container { resources: Some(resources), ..Container::default() };
         PodSpec { containers: vec![container], ..PodSpec::default() }
     }

@@ -82,10 +82,9 @@ impl Laws {
         if removes && !desired.complete && !desired.pods.contains_key(uid) {
             return Err(format!("removed before all sources were read: {action}"));
         }
-        if let Some((at, pause)) = self.failed.get(&action.failure_key()) {
-            if now < *at + *pause {
-                return Err(format!("tried again too early after a failure: {action}"));
-            }
+        let failed = self.failed.get(&action.failure_key());
+        if failed.is_some_and(|(at, pause)| now < *at + *pause) {
+            return Err(format!("tried again too early after a failure: {action}"));
         }
         let makes = matches!(action.verb(), Verb::RunSandbox | Verb::Create);
         if makes && !host.dirs.contains_key(uid) {
@@ -94,10 +93,8 @@ impl Laws {
         if makes && self.leaving.contains(uid) {
             return Err(format!("a pod on its way out was half used again: {action}"));
         }
-        if let Action::StopContainer { grace, .. } = action {
-            if *grace < Duration::from_secs(2) {
-                return Err(format!("no grace: {action}"));
-            }
+        if matches!(action, Action::StopContainer { grace, .. } if *grace < Duration::from_secs(2)) {
+            return Err(format!("no grace: {action}"));
         }
         if removes && matches!(step.because, Reason::PodGone | Reason::StartsAfresh) {
             self.leaving.insert(uid.clone());
@@ -159,14 +156,12 @@ impl Laws {
         }
         let mut ready: BTreeMap<String, SandboxId> = BTreeMap::new();
         for sandbox in &snapshot.sandboxes {
-            if sandbox.state == SandboxState::Ready && !self.ghosts.sandboxes.contains(&sandbox.id) {
-                if let Some(other) = ready.insert(sandbox.pod.full_name(), sandbox.id.clone()) {
-                    return Err(format!(
-                        "two sandboxes of {}: {other}, {}",
-                        sandbox.pod.full_name(),
-                        sandbox.id
-                    ));
-                }
+            if sandbox.state != SandboxState::Ready || self.ghosts.sandboxes.contains(&sandbox.id) {
+                continue;
+            }
+            let name = sandbox.pod.full_name();
+            if let Some(other) = ready.insert(name.clone(), sandbox.id.clone()) {
+                return Err(format!("two sandboxes of {name}: {other}, {}", sandbox.id));
             }
         }
         Ok(())
@@ -224,10 +219,8 @@ impl Laws {
             Event::Ended { .. } => {}
             Event::Removed { id } => {
                 let Some(key) = self.owners.remove(id) else { return Ok(()) };
-                if who == Who::Outside {
-                    if let Some(instance) = self.instances.get_mut(&key) {
-                        instance.pause = None;
-                    }
+                if let Some(instance) = self.instances.get_mut(&key).filter(|_| who == Who::Outside) {
+                    instance.pause = None;
                 }
             }
         }
