@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use podstead_runtime::LinuxResources;
 
-use super::quantity::Quantity;
+use crate::quantity::Amount;
 
 /// CFS period in microseconds.
 pub const CPU_PERIOD: i64 = 100_000;
@@ -51,14 +51,14 @@ pub fn numbers(container: &Container) -> Numbers {
     let resources = container.resources.as_ref();
     let read = |limits: bool, name: &str| {
         let table = if limits { resources?.limits.as_ref()? } else { resources?.requests.as_ref()? };
-        Quantity::parse(&table.get(name)?.0).ok()
+        table.get(name)?.0.parse::<Amount>().ok()
     };
-    let cpu_limit = read(true, "cpu").map(Quantity::milli);
-    let memory_limit = read(true, "memory").map(Quantity::ceil);
+    let cpu_limit = read(true, "cpu").map(Amount::thousandths);
+    let memory_limit = read(true, "memory").map(Amount::whole);
     Numbers {
-        cpu_request: read(false, "cpu").map(Quantity::milli).or(cpu_limit),
+        cpu_request: read(false, "cpu").map(Amount::thousandths).or(cpu_limit),
         cpu_limit,
-        memory_request: read(false, "memory").map(Quantity::ceil).or(memory_limit),
+        memory_request: read(false, "memory").map(Amount::whole).or(memory_limit),
         memory_limit,
     }
 }
@@ -125,10 +125,12 @@ fn oom_score(spec: &PodSpec, n: Numbers, capacity: i64) -> i64 {
 /// The limits of the pod's own cgroup: shares always, quota and memory only when every container has them.
 pub fn pod(spec: &PodSpec) -> LinuxResources {
     let each: Vec<Numbers> = spec.containers.iter().map(numbers).collect();
-    let sum = |of: fn(&Numbers) -> Option<i64>| each.iter().map(of).sum::<Option<i64>>();
+    let sum = |of: fn(&Numbers) -> Option<i64>| {
+        each.iter().map(of).try_fold(0_i64, |total, n| Some(total.saturating_add(n?)))
+    };
     let cpu_limit = sum(|n| n.cpu_limit);
     LinuxResources {
-        cpu_shares: shares(each.iter().filter_map(|n| n.cpu_request).sum()),
+        cpu_shares: shares(each.iter().filter_map(|n| n.cpu_request).fold(0, i64::saturating_add)),
         cpu_period: cpu_limit.map_or(0, |_| CPU_PERIOD),
         cpu_quota: cpu_limit.map_or(0, quota),
         memory_limit: sum(|n| n.memory_limit).unwrap_or(0),
