@@ -53,8 +53,9 @@ pub fn numbers(container: &Container) -> Numbers {
         let table = if limits { resources?.limits.as_ref()? } else { resources?.requests.as_ref()? };
         table.get(name)?.0.parse::<Amount>().ok()
     };
-    let cpu_limit = read(true, "cpu").map(Amount::thousandths);
-    let memory_limit = read(true, "memory").map(Amount::whole);
+    // A limit of 0 limits nothing.
+    let cpu_limit = read(true, "cpu").map(Amount::thousandths).filter(|n| *n > 0);
+    let memory_limit = read(true, "memory").map(Amount::whole).filter(|n| *n > 0);
     Numbers {
         cpu_request: read(false, "cpu").map(Amount::thousandths).or(cpu_limit),
         cpu_limit,
@@ -69,10 +70,9 @@ fn all(spec: &PodSpec) -> impl Iterator<Item = Numbers> {
 
 /// The pod's class.
 pub fn qos_class(spec: &PodSpec) -> QosClass {
-    let set = |n: Numbers| n.cpu_request.or(n.memory_request).is_some_and(|_| true);
+    let set = |n: Numbers| n.cpu_request.max(n.memory_request).is_some_and(|n| n > 0);
     let guaranteed = |n: Numbers| {
-        let equal =
-            |request: Option<i64>, limit: Option<i64>| limit.is_some_and(|l| l > 0) && request == limit;
+        let equal = |request: Option<i64>, limit: Option<i64>| limit.is_some() && request == limit;
         equal(n.cpu_request, n.cpu_limit) && equal(n.memory_request, n.memory_limit)
     };
     if all(spec).all(guaranteed) && all(spec).next().is_some() {
@@ -182,6 +182,39 @@ mod tests {
         assert_eq!(qos_class(&spec), QosClass::BestEffort);
         assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, 1000);
         assert_eq!(pod(&spec).memory_limit, 0);
+    }
+
+    #[test]
+    fn a_zero_counts_as_nothing() {
+        let spec = pod_of(&[("cpu", "0"), ("memory", "0")], &[("cpu", "0")]);
+        assert_eq!(qos_class(&spec), QosClass::BestEffort);
+        let r = container(&spec, &spec.containers[0], 8 << 30);
+        assert_eq!((r.cpu_quota, r.cpu_shares, r.memory_limit), (0, 2, 0));
+    }
+
+    #[test]
+    fn a_pods_cgroup_is_limited_only_when_every_container_is() {
+        let mut spec = pod_of(&[("cpu", "1"), ("memory", "1Gi")], &[]);
+        spec.containers.push(Container::default());
+        assert_eq!((pod(&spec).cpu_quota, pod(&spec).memory_limit, pod(&spec).cpu_shares), (0, 0, 1024));
+        spec.containers.pop();
+        spec.containers.push(spec.containers[0].clone());
+        assert_eq!((pod(&spec).cpu_quota, pod(&spec).memory_limit), (200_000, 2 << 30));
+    }
+
+    #[test]
+    fn the_node_critical_class_is_protected_like_a_guaranteed_pod() {
+        let mut spec = pod_of(&[], &[]);
+        spec.priority_class_name = Some("system-node-critical".into());
+        assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, -997);
+    }
+
+    #[test]
+    fn no_score_of_a_burstable_pod_reaches_that_of_another_class() {
+        for (request, score) in [("1", 999), ("7Gi", 125), ("8Gi", 3), ("80Gi", 3)] {
+            let spec = pod_of(&[], &[("memory", request)]);
+            assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, score, "{request}");
+        }
     }
 
     #[test]

@@ -380,8 +380,8 @@ pub fn satisfied(world: &World, host: &Host, pod: &Pod) -> Result<(), Broken> {
         let mut instances: Vec<_> = containers.iter().filter(|c| c.name == wanted.name).collect();
         instances.sort_by_key(|c| std::cmp::Reverse(c.attempt));
         let over =
-            |c: &&&Container| matches!(c.state, ContainerState::Exited { .. } | ContainerState::Unknown);
-        let dead = instances.iter().filter(over).count();
+            |state: &ContainerState| matches!(state, ContainerState::Exited { .. } | ContainerState::Unknown);
+        let dead = instances.iter().filter(|c| over(&c.state)).count();
         if dead > 1 {
             return Err(format!("{uid}: {dead} dead instances of {} are kept", wanted.name));
         }
