@@ -31,6 +31,7 @@ ifdef nextest
 else
 	cargo test --workspace --locked --no-fail-fast
 endif
+	cargo test --package podstead --features mutants --test sim --locked every_planted_bug
 	@$(support)/cgroup-v2.sh
 
 test-v2: images ## only the tests on cgroup v2
@@ -39,6 +40,7 @@ test-v2: images ## only the tests on cgroup v2
 lint: ## format, clippy, documentation, licences and sources of dependencies, shell scripts
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --package podstead --all-targets --features mutants --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 	@$(support)/deny.sh
 	@$(if $(shellcheck),shellcheck $(scripts),echo "lint: shellcheck is not installed, scripts not checked")

@@ -216,6 +216,48 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        runtime: RuntimeFlags,
+        #[command(flatten)]
+        run: RunFlags,
+    }
+
+    fn config(flags: &str) -> Result<Config, ConfigError> {
+        let words = std::iter::once("podstead").chain(flags.split_whitespace());
+        let flags = <Flags as clap::Parser>::try_parse_from(words).unwrap();
+        Config::new(&flags.run, &flags.runtime)
+    }
+
+    #[test]
+    fn the_nodes_name_is_trimmed_and_in_lower_case_and_given_addresses_are_taken() {
+        let config =
+            config("--pod-manifest-path /m --hostname-override Node-1 --node-ip 10.0.0.1,fd00::1").unwrap();
+        assert_eq!(config.node_name, "node-1");
+        assert_eq!(config.node_ips.len(), 2);
+        assert_eq!(config.file_check_frequency, Duration::from_secs(20));
+        assert_eq!(config.root_dir, Path::new("/var/lib/podstead"));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let refused = |flags: &str| config(flags).unwrap_err();
+        assert_eq!(refused("--hostname-override n"), ConfigError::NoManifestPath);
+        for (flag, more) in [
+            ("pod-manifest-path", ""),
+            ("root-dir", "--pod-manifest-path /m"),
+            ("pod-logs-dir", "--pod-manifest-path /m"),
+        ] {
+            let error = refused(&format!("--hostname-override n --{flag} a/b {more}"));
+            assert_eq!(error, ConfigError::Relative { flag, path: "a/b".into() });
+        }
+        let named = refused("--pod-manifest-path /m --hostname-override a_b");
+        assert_eq!(named, ConfigError::NodeName { name: "a_b".into() });
+        let often = refused("--pod-manifest-path /m --hostname-override n --file-check-frequency 9ms");
+        assert_eq!(often, ConfigError::Frequency);
+    }
+
     #[test]
     fn durations_are_gos() {
         assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));

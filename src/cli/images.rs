@@ -72,7 +72,7 @@ pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
                 let names =
                     runtime.import_image(&std::path::absolute(path)?, name.as_deref(), bars.progress()).await;
                 bars.end();
-                output::line(&names?.iter().map(|n| format!("{n}\n")).collect::<String>())?;
+                output::line(&(names?.join("\n") + "\n"))?;
             }
             Ok(())
         }

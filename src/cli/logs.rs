@@ -40,21 +40,21 @@ pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     let start = args.tail.map_or(0, |n| tail_start(&text, n));
-    printer.print(&text[start..])?;
+    let mut read = printer.print(&text[start..]);
     let mut running = container.is_running();
-    while args.follow && running {
+    while args.follow && running && read {
         tokio::time::sleep(Duration::from_millis(250)).await;
         // Asked before the last read, so that nothing said before the end is missed.
         running = still_runs(runtime, &container.id).await;
         text.clear();
         file.read_to_end(&mut text)?;
-        printer.print(&text)?;
+        read = printer.print(&text);
         if rotated(&file, &path) {
             file = std::fs::File::open(&path)?;
             file.seek(SeekFrom::Start(0))?;
         }
     }
-    printer.finish()
+    Ok(())
 }
 
 async fn still_runs<R: Runtime>(runtime: &R, id: &podstead_runtime::ContainerId) -> bool {
@@ -96,7 +96,8 @@ impl Printer {
         Self { rest: Vec::new(), timestamps, within: false }
     }
 
-    fn print(&mut self, text: &[u8]) -> anyhow::Result<()> {
+    /// Prints what has its end; whether anybody still reads.
+    fn print(&mut self, text: &[u8]) -> bool {
         self.rest.extend_from_slice(text);
         let whole = self.rest.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let lines: Vec<u8> = self.rest.drain(..whole).collect();
@@ -109,15 +110,10 @@ impl Printer {
             let stamp = if self.timestamps && !self.within { [time, b" "].concat() } else { Vec::new() };
             self.within = flag == b"P";
             if to.write_all(&stamp).and_then(|()| to.write_all(body)).is_err() {
-                return Ok(());
+                return false;
             }
         }
-        let _ = out.flush();
-        Ok(())
-    }
-
-    fn finish(self) -> anyhow::Result<()> {
-        Ok(())
+        out.flush().is_ok()
     }
 }
 

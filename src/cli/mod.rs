@@ -74,3 +74,52 @@ pub fn exit_code(error: &anyhow::Error) -> std::process::ExitCode {
         _ => 1.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use podstead_runtime::Error;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_stands_in_its_documentation() {
+        let page = include_str!("../../docs/cli.md");
+        let mut missing = Vec::new();
+        for command in Cli::command().get_subcommands() {
+            if !page.contains(&format!("\n## {}\n", command.get_name())) {
+                missing.push(command.get_name().to_owned());
+            }
+            let own = command.get_arguments().filter(|a| !a.is_hide_set());
+            missing
+                .extend(own.filter_map(|a| a.get_long()).filter(|l| !mentions(page, l)).map(str::to_owned));
+        }
+        let global = Cli::command();
+        let flags = global.get_arguments().filter(|a| !a.is_hide_set()).filter_map(|a| a.get_long());
+        missing.extend(flags.filter(|l| !mentions(page, l)).map(str::to_owned));
+        assert!(missing.is_empty(), "not in docs/cli.md: {missing:?}");
+    }
+
+    fn mentions(page: &str, long: &str) -> bool {
+        // These have a letter, which is how people know them.
+        ["all", "output", "stdin", "tty", "timeout"].contains(&long) || page.contains(&format!("--{long}"))
+    }
+
+    #[test]
+    fn exit_codes_tell_what_kind_of_failure_it_was() {
+        let code = |error: anyhow::Error| format!("{:?}", exit_code(&error));
+        let expect = |n: u8| format!("{:?}", std::process::ExitCode::from(n));
+        assert_eq!(code(find::NotFound(String::new()).into()), expect(3));
+        assert_eq!(code(Error::not_found("x", "y").into()), expect(3));
+        assert_eq!(code(Error::Deadline { doing: String::new(), seconds: 1 }.into()), expect(5));
+        let away = Error::Unavailable { doing: String::new(), cause: String::new() };
+        assert_eq!(code(anyhow::Error::from(away).context("while starting")), expect(5));
+        assert_eq!(code(crate::config::ConfigError::NoManifestPath.into()), expect(2));
+        assert_eq!(code(anyhow::anyhow!("anything else")), expect(1));
+    }
+}

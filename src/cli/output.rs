@@ -107,6 +107,7 @@ pub fn age(then: Time, now: Time) -> String {
 /// `1.5MB` as crictl prints sizes (decimal units).
 pub fn size(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
+    #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mut value = bytes as f64;
     let mut unit = 0;
     while value >= 1000.0 && unit + 1 < units.len() {

@@ -33,7 +33,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Err(refusals) => {
                 refused = true;
-                output::line(&refusals.iter().map(|r: &Refusal| format!("{r}\n")).collect::<String>())?;
+                let lines: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
+                output::line(&(lines.join("\n") + "\n"))?;
             }
         }
     }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use super::quantity::Amount;
+use crate::quantity::Amount;
 
 /// Annotation: the pod's uid, which is the hash of its manifest unless the manifest gives one.
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";

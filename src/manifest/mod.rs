@@ -14,7 +14,6 @@ mod identity;
 mod last_good;
 mod names;
 mod parse;
-pub mod quantity;
 mod read;
 mod refusal;
 mod scalar;

@@ -146,7 +146,10 @@ mod tests {
         let (stamp, now) = stamp();
         let mut file = Tracked::default();
         assert!(file.settled(Some(stamp), None, now).is_err_and(|wait| wait >= SETTLE));
-        assert!(file.settled(Some(stamp), None, later(now, SETTLE - MS(100))).is_err_and(|w| w <= MS(110)));
+        assert!(
+            file.settled(Some(stamp), None, later(now, SETTLE.saturating_sub(MS(100))))
+                .is_err_and(|w| w <= MS(110))
+        );
         assert!(file.settled(Some(stamp), None, later(now, SETTLE)).is_ok());
         // Changed while it was read.
         assert!(file.settled(None, None, later(now, SETTLE)).is_err());
@@ -166,7 +169,7 @@ mod tests {
         let mut file = Tracked::default();
         let writing = Some(Hint::Writing);
         assert!(file.settled(Some(stamp), writing, now).is_err());
-        assert!(file.settled(Some(stamp), writing, later(now, ABANDONED - MS(1))).is_err());
+        assert!(file.settled(Some(stamp), writing, later(now, ABANDONED.saturating_sub(MS(1)))).is_err());
         assert!(file.settled(Some(stamp), writing, later(now, ABANDONED)).is_ok());
     }
 

@@ -51,7 +51,7 @@ pub(super) fn need<'a>(
         ContainerState::Running { .. } if changed => Need::Stop(last, Reason::DefinitionChanged),
         ContainerState::Running { .. } if misplaced => Need::Stop(last, Reason::SandboxReplaced),
         ContainerState::Running { .. } => Need::Runs,
-        ContainerState::Created if changed => {
+        ContainerState::Created | ContainerState::Exited { .. } if changed => {
             Need::New { attempt, restart: None, because: Reason::DefinitionChanged }
         }
         ContainerState::Created if misplaced => {
@@ -60,9 +60,6 @@ pub(super) fn need<'a>(
         ContainerState::Created => Need::Start(last),
         ContainerState::Unknown if draft.may_run(last) => Need::Stop(last, Reason::StateUnknown),
         ContainerState::Unknown => again(Reason::StateUnknown),
-        ContainerState::Exited { .. } if changed => {
-            Need::New { attempt, restart: None, because: Reason::DefinitionChanged }
-        }
         ContainerState::Exited { code, .. } if restarts(pod.restart_policy, *code) => {
             again(Reason::Ended { code: *code, policy: pod.restart_policy })
         }

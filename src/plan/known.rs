@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use podstead_runtime::{ContainerId, PodUid, Retry, SandboxId, Time};
+use podstead_runtime::{ContainerId, PodUid, Retry, Sandbox, SandboxId, SandboxState, Time};
 
 use super::action::{Action, FailureKey};
 use super::types::{Desired, Observed};
@@ -98,7 +98,9 @@ impl Known {
         self.resolved.retain(|(uid, ..), _| uids.contains(uid));
         self.prepared.retain(|uid| uids.contains(uid));
         self.failures.retain(|key, _| uids.contains(&key.uid));
-        self.released.retain(|id| observed.snapshot.sandboxes.iter().any(|s| s.id == *id));
+        // One that is ready again has its network again.
+        let stopped = |s: &Sandbox| s.state == SandboxState::NotReady;
+        self.released.retain(|id| observed.snapshot.sandboxes.iter().any(|s| s.id == *id && stopped(s)));
         self.stopped.retain(|id| observed.snapshot.containers.iter().any(|c| c.id == *id));
     }
 }

@@ -257,3 +257,134 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
     file.persist(path)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, PodSpec, Volume};
+
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, NodeFacts) {
+        let dir = tempfile::tempdir().unwrap();
+        let node = NodeFacts {
+            root_dir: dir.path().join("root"),
+            pod_logs_dir: dir.path().join("logs"),
+            ..NodeFacts::default()
+        };
+        (dir, node)
+    }
+
+    fn pod(volumes: Vec<Volume>) -> Pod {
+        let spec = PodSpec { volumes: Some(volumes), ..PodSpec::default() };
+        let mut pod = Pod { spec: Some(spec), ..Pod::default() };
+        pod.metadata.name = Some("web-node".into());
+        pod.metadata.namespace = Some("default".into());
+        pod.metadata.uid = Some("u1".into());
+        pod
+    }
+
+    fn host_volume(path: &Path, kind: &str) -> Volume {
+        let source = HostPathVolumeSource { path: path.display().to_string(), type_: Some(kind.into()) };
+        Volume { name: "v".into(), host_path: Some(source), ..Volume::default() }
+    }
+
+    #[test]
+    fn the_hosts_file_is_the_kubelets() {
+        let text = hosts_text("web-node", &["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()]);
+        let expected = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+                        fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n\
+                        10.0.0.7\tweb-node\nfd00::7\tweb-node\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_hosts_file_keeps_its_inode_and_waits_for_an_address() {
+        let (_dir, node) = place();
+        let pod = pod(vec![]);
+        prepare(&node, &pod).unwrap();
+        assert_eq!(write_hosts(&node, &pod, &[]).unwrap(), None);
+        let path = write_hosts(&node, &pod, &["10.0.0.1".parse().unwrap()]).unwrap().unwrap();
+        let first = fs::metadata(&path).unwrap();
+        write_hosts(&node, &pod, &["10.0.0.2".parse().unwrap()]).unwrap();
+        let second = fs::metadata(&path).unwrap();
+        assert_eq!((first.ino(), second.mode() & 0o777), (second.ino(), 0o644));
+        assert!(fs::read_to_string(&path).unwrap().ends_with("10.0.0.2\tweb-node\n"));
+    }
+
+    #[test]
+    fn preparing_twice_keeps_contents_and_removing_leaves_nothing() {
+        let (_dir, node) = place();
+        let volume = Volume {
+            name: "data".into(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        };
+        let pod = pod(vec![volume]);
+        prepare(&node, &pod).unwrap();
+        let uid = PodUid::from("u1");
+        let Some(Source::EmptyDir { path }) =
+            volumes::source(&node, &uid, &pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0])
+        else {
+            panic!("an emptyDir")
+        };
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o777);
+        fs::write(path.join("kept"), "x").unwrap();
+        prepare(&node, &pod).unwrap();
+        assert!(path.join("kept").exists());
+        let found = remains(&node).unwrap();
+        assert_eq!(found[0].0, uid);
+        assert_eq!(found[0].1.as_ref().unwrap().pod.full_name(), "default/web-node");
+        remove(&node, &uid).unwrap();
+        remove(&node, &uid).unwrap();
+        assert_eq!(remains(&node).unwrap(), []);
+    }
+
+    #[test]
+    fn removing_never_follows_a_link() {
+        let (dir, node) = place();
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "x").unwrap();
+        prepare(&node, &pod(vec![])).unwrap();
+        let uid = PodUid::from("u1");
+        std::os::unix::fs::symlink(&outside, identity::pod_dir(&node, &uid).join("link")).unwrap();
+        remove(&node, &uid).unwrap();
+        assert!(outside.join("kept").exists());
+    }
+
+    #[test]
+    fn host_paths_are_what_their_type_demands_or_are_made() {
+        let (dir, node) = place();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "x").unwrap();
+        let try_it = |path: &Path, kind: &str| prepare(&node, &pod(vec![host_volume(path, kind)]));
+        try_it(&at("made"), "DirectoryOrCreate").unwrap();
+        try_it(&at("touched"), "FileOrCreate").unwrap();
+        assert!(at("made").is_dir() && at("touched").is_file());
+        try_it(&at("absent"), "").unwrap();
+        for (name, kind) in [
+            ("absent", "Directory"),
+            ("absent", "File"),
+            ("file", "Directory"),
+            ("made", "File"),
+            ("file", "Socket"),
+        ] {
+            let error = try_it(&at(name), kind).unwrap_err();
+            assert!(matches!(error, FilesError::HostPath { .. }), "{name} as {kind}: {error}");
+        }
+        assert!(!at("absent").exists());
+    }
+
+    #[test]
+    fn the_last_attempt_is_read_from_logs_rotated_ones_included() {
+        let (_dir, node) = place();
+        let id = identity::identity(&pod(vec![]));
+        assert_eq!(last_logged_attempt(&node, &id, "c"), None);
+        make_log_dir(&node, &id, "c").unwrap();
+        let logs = identity::log_dir(&node, &id).join("c");
+        for name in ["0.log", "2.log", "10.log.20260101-000000.gz", "x.log", "11.txt"] {
+            fs::write(logs.join(name), "").unwrap();
+        }
+        assert_eq!(last_logged_attempt(&node, &id, "c"), Some(10));
+    }
+}

@@ -5,7 +5,6 @@ pub mod container;
 pub mod env;
 pub mod files;
 pub mod identity;
-pub mod quantity;
 pub mod resources;
 pub mod sandbox;
 pub mod volumes;

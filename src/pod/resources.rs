@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use podstead_runtime::LinuxResources;
 
-use super::quantity::Quantity;
+use crate::quantity::Amount;
 
 /// CFS period in microseconds.
 pub const CPU_PERIOD: i64 = 100_000;
@@ -51,14 +51,15 @@ pub fn numbers(container: &Container) -> Numbers {
     let resources = container.resources.as_ref();
     let read = |limits: bool, name: &str| {
         let table = if limits { resources?.limits.as_ref()? } else { resources?.requests.as_ref()? };
-        Quantity::parse(&table.get(name)?.0).ok()
+        table.get(name)?.0.parse::<Amount>().ok()
     };
-    let cpu_limit = read(true, "cpu").map(Quantity::milli);
-    let memory_limit = read(true, "memory").map(Quantity::ceil);
+    // A limit of 0 limits nothing.
+    let cpu_limit = read(true, "cpu").map(Amount::thousandths).filter(|n| *n > 0);
+    let memory_limit = read(true, "memory").map(Amount::whole).filter(|n| *n > 0);
     Numbers {
-        cpu_request: read(false, "cpu").map(Quantity::milli).or(cpu_limit),
+        cpu_request: read(false, "cpu").map(Amount::thousandths).or(cpu_limit),
         cpu_limit,
-        memory_request: read(false, "memory").map(Quantity::ceil).or(memory_limit),
+        memory_request: read(false, "memory").map(Amount::whole).or(memory_limit),
         memory_limit,
     }
 }
@@ -69,10 +70,9 @@ fn all(spec: &PodSpec) -> impl Iterator<Item = Numbers> {
 
 /// The pod's class.
 pub fn qos_class(spec: &PodSpec) -> QosClass {
-    let set = |n: Numbers| n.cpu_request.or(n.memory_request).is_some_and(|_| true);
+    let set = |n: Numbers| n.cpu_request.max(n.memory_request).is_some_and(|n| n > 0);
     let guaranteed = |n: Numbers| {
-        let equal =
-            |request: Option<i64>, limit: Option<i64>| limit.is_some_and(|l| l > 0) && request == limit;
+        let equal = |request: Option<i64>, limit: Option<i64>| limit.is_some() && request == limit;
         equal(n.cpu_request, n.cpu_limit) && equal(n.memory_request, n.memory_limit)
     };
     if all(spec).all(guaranteed) && all(spec).next().is_some() {
@@ -125,10 +125,12 @@ fn oom_score(spec: &PodSpec, n: Numbers, capacity: i64) -> i64 {
 /// The limits of the pod's own cgroup: shares always, quota and memory only when every container has them.
 pub fn pod(spec: &PodSpec) -> LinuxResources {
     let each: Vec<Numbers> = spec.containers.iter().map(numbers).collect();
-    let sum = |of: fn(&Numbers) -> Option<i64>| each.iter().map(of).sum::<Option<i64>>();
+    let sum = |of: fn(&Numbers) -> Option<i64>| {
+        each.iter().map(of).try_fold(0_i64, |total, n| Some(total.saturating_add(n?)))
+    };
     let cpu_limit = sum(|n| n.cpu_limit);
     LinuxResources {
-        cpu_shares: shares(each.iter().filter_map(|n| n.cpu_request).sum()),
+        cpu_shares: shares(each.iter().filter_map(|n| n.cpu_request).fold(0, i64::saturating_add)),
         cpu_period: cpu_limit.map_or(0, |_| CPU_PERIOD),
         cpu_quota: cpu_limit.map_or(0, quota),
         memory_limit: sum(|n| n.memory_limit).unwrap_or(0),
@@ -145,13 +147,13 @@ mod tests {
 
     use super::*;
 
-    fn table(entries: &[(&str, &str)]) -> Option<BTreeMap<String, Text>> {
-        Some(entries.iter().map(|(k, v)| ((*k).to_owned(), Text((*v).to_owned()))).collect())
+    fn table(entries: &[(&str, &str)]) -> BTreeMap<String, Text> {
+        entries.iter().map(|(k, v)| ((*k).to_owned(), Text((*v).to_owned()))).collect()
     }
 
     fn pod_of(limits: &[(&str, &str)], requests: &[(&str, &str)]) -> PodSpec {
-        let resources =
-            ResourceRequirements { limits: table(limits), requests: table(requests), ..Default::default() };
+        let (limits, requests) = (Some(table(limits)), Some(table(requests)));
+        let resources = ResourceRequirements { limits, requests, ..ResourceRequirements::default() };
         let container = Container { resources: Some(resources), ..Container::default() };
         PodSpec { containers: vec![container], ..PodSpec::default() }
     }
@@ -180,6 +182,39 @@ mod tests {
         assert_eq!(qos_class(&spec), QosClass::BestEffort);
         assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, 1000);
         assert_eq!(pod(&spec).memory_limit, 0);
+    }
+
+    #[test]
+    fn a_zero_counts_as_nothing() {
+        let spec = pod_of(&[("cpu", "0"), ("memory", "0")], &[("cpu", "0")]);
+        assert_eq!(qos_class(&spec), QosClass::BestEffort);
+        let r = container(&spec, &spec.containers[0], 8 << 30);
+        assert_eq!((r.cpu_quota, r.cpu_shares, r.memory_limit), (0, 2, 0));
+    }
+
+    #[test]
+    fn a_pods_cgroup_is_limited_only_when_every_container_is() {
+        let mut spec = pod_of(&[("cpu", "1"), ("memory", "1Gi")], &[]);
+        spec.containers.push(Container::default());
+        assert_eq!((pod(&spec).cpu_quota, pod(&spec).memory_limit, pod(&spec).cpu_shares), (0, 0, 1024));
+        spec.containers.pop();
+        spec.containers.push(spec.containers[0].clone());
+        assert_eq!((pod(&spec).cpu_quota, pod(&spec).memory_limit), (200_000, 2 << 30));
+    }
+
+    #[test]
+    fn the_node_critical_class_is_protected_like_a_guaranteed_pod() {
+        let mut spec = pod_of(&[], &[]);
+        spec.priority_class_name = Some("system-node-critical".into());
+        assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, -997);
+    }
+
+    #[test]
+    fn no_score_of_a_burstable_pod_reaches_that_of_another_class() {
+        for (request, score) in [("1", 999), ("7Gi", 125), ("8Gi", 3), ("80Gi", 3)] {
+            let spec = pod_of(&[], &[("memory", request)]);
+            assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, score, "{request}");
+        }
     }
 
     #[test]

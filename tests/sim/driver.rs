@@ -131,6 +131,7 @@ impl Sim {
         self.known.network_problem = self.network_down.then(|| "no CNI configuration".to_owned());
         self.known.runtime_problem = self.runtime_down.then(|| "starting".to_owned());
         self.known.forget(&self.desired, &observed);
+        self.laws.looked(&self.desired, &observed);
         let plan = plan::plan(&self.desired, &observed, &self.known, self.world.now);
         self.known.leaving.clone_from(&plan.leaving);
         for id in self.jobs.obsolete(&plan) {
@@ -142,7 +143,7 @@ impl Sim {
             let others: Vec<_> =
                 self.flights.iter().filter(|f| f.job.is_some()).map(|f| f.action.clone()).collect();
             self.note(|| format!("begin {} {step}", step.action.uid()));
-            self.laws.begins(step, &others, &self.desired, &self.host, self.world.now)?;
+            self.laws.begins(step, &others, &self.desired, &self.host, &self.world)?;
             self.known.begun(&step.action);
             let pod = self.desired.pods.get(step.action.uid()).cloned();
             self.flights.push(Flight { job: Some(id), action: step.action.clone(), pod });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use podstead::plan::{Action, Desired, FailureKey, Pod, Reason, RestartPolicy, Step, Verb};
+use podstead::plan::{Action, Desired, FailureKey, Observed, Pod, Reason, RestartPolicy, Step, Verb};
 use podstead_fake::{End, Event, World};
 use podstead_runtime::{
     Container, ContainerId, ContainerState, PodUid, Retry, SandboxId, SandboxState, Time, labels,
@@ -19,6 +19,8 @@ type Key = (PodUid, String);
 /// What the laws remember.
 #[derive(Default)]
 pub struct Laws {
+    /// Sandboxes and containers whose making this agent was told of, with their attempts.
+    made: BTreeSet<(PodUid, Option<String>, u32)>,
     /// Per container: attempt, pause after it (`None`: not known), hash, when made.
     instances: BTreeMap<Key, Instance>,
     owners: BTreeMap<ContainerId, Key>,
@@ -69,8 +71,9 @@ impl Laws {
         others: &[Action],
         desired: &Desired,
         host: &Host,
-        now: Time,
+        world: &World,
     ) -> Result<(), Broken> {
+        let now = world.now;
         let (action, uid) = (&step.action, step.action.uid());
         if let Some(other) = others.iter().find(|other| clash(action, other)) {
             return Err(format!("two jobs at once: {action} and {other}"));
@@ -82,22 +85,27 @@ impl Laws {
         if removes && !desired.complete && !desired.pods.contains_key(uid) {
             return Err(format!("removed before all sources were read: {action}"));
         }
-        if let Some((at, pause)) = self.failed.get(&action.failure_key()) {
-            if now < *at + *pause {
-                return Err(format!("tried again too early after a failure: {action}"));
-            }
+        if makes_again(action, world) && making(action).is_some_and(|made| self.made.contains(&made)) {
+            return Err(format!("made before: {action}"));
+        }
+        let failed = self.failed.get(&action.failure_key());
+        if failed.is_some_and(|(at, pause)| now < *at + *pause) {
+            return Err(format!("tried again too early after a failure: {action}"));
         }
         let makes = matches!(action.verb(), Verb::RunSandbox | Verb::Create);
         if makes && !host.dirs.contains_key(uid) {
             return Err(format!("not prepared: {action}"));
         }
+        let name = desired.pods.get(uid).map(|pod| pod.identity.full_name());
+        let forerunner = host.dirs.values().find(|p| p.uid != *uid && Some(p.full_name()) == name);
+        if let Some(other) = forerunner.filter(|_| makes || action.verb() == Verb::Prepare) {
+            return Err(format!("{action} of {uid} while {} is not fully gone", other.uid));
+        }
         if makes && self.leaving.contains(uid) {
             return Err(format!("a pod on its way out was half used again: {action}"));
         }
-        if let Action::StopContainer { grace, .. } = action {
-            if *grace < Duration::from_secs(2) {
-                return Err(format!("no grace: {action}"));
-            }
+        if matches!(action, Action::StopContainer { grace, .. } if *grace < Duration::from_secs(2)) {
+            return Err(format!("no grace: {action}"));
         }
         if removes && matches!(step.because, Reason::PodGone | Reason::StartsAfresh) {
             self.leaving.insert(uid.clone());
@@ -116,6 +124,18 @@ impl Laws {
 
     pub fn succeeded(&mut self, action: &Action) {
         self.failed.remove(&action.failure_key());
+        self.made.extend(making(action));
+    }
+
+    /// A pod that is neither wanted nor there may be tried at once when it is wanted again.
+    pub fn looked(&mut self, desired: &Desired, observed: &Observed) {
+        let there = |uid: &PodUid| {
+            desired.pods.contains_key(uid)
+                || observed.leftovers.contains_key(uid)
+                || observed.snapshot.sandboxes.iter().any(|s| s.pod.uid == *uid)
+                || observed.snapshot.containers.iter().any(|c| c.pod_uid() == *uid)
+        };
+        self.failed.retain(|key, _| there(&key.uid));
     }
 
     /// A sandbox that comes back may stand beside its successor until the agent has seen it.
@@ -125,6 +145,7 @@ impl Laws {
 
     pub fn agent_died(&mut self) {
         self.leaving.clear();
+        self.made.clear();
         self.failed.clear();
     }
 
@@ -147,7 +168,7 @@ impl Laws {
         });
         let mut names: BTreeMap<String, PodUid> = BTreeMap::new();
         let mut instances = BTreeSet::new();
-        for container in snapshot.containers.iter().filter(|c| c.is_running()) {
+        for container in snapshot.containers.iter().filter(|c| world.has_process(&c.id)) {
             let name = container.labels.get(labels::POD_NAME).cloned().unwrap_or_default();
             let uid = container.pod_uid();
             if *names.entry(name.clone()).or_insert_with(|| uid.clone()) != uid {
@@ -159,14 +180,12 @@ impl Laws {
         }
         let mut ready: BTreeMap<String, SandboxId> = BTreeMap::new();
         for sandbox in &snapshot.sandboxes {
-            if sandbox.state == SandboxState::Ready && !self.ghosts.sandboxes.contains(&sandbox.id) {
-                if let Some(other) = ready.insert(sandbox.pod.full_name(), sandbox.id.clone()) {
-                    return Err(format!(
-                        "two sandboxes of {}: {other}, {}",
-                        sandbox.pod.full_name(),
-                        sandbox.id
-                    ));
-                }
+            if sandbox.state != SandboxState::Ready || self.ghosts.sandboxes.contains(&sandbox.id) {
+                continue;
+            }
+            let name = sandbox.pod.full_name();
+            if let Some(other) = ready.insert(name.clone(), sandbox.id.clone()) {
+                return Err(format!("two sandboxes of {name}: {other}, {}", sandbox.id));
             }
         }
         Ok(())
@@ -192,7 +211,9 @@ impl Laws {
                 }
             }
             Event::SandboxRemoved { id, holding_network } => {
-                if *holding_network && who == Who::Agent {
+                // One that was ready again and died unseen is nobody's fault.
+                let unseen = self.ghosts.sandboxes.contains(id);
+                if *holding_network && who == Who::Agent && !unseen {
                     return Err(format!("sandbox {id} was removed with its network"));
                 }
             }
@@ -224,10 +245,8 @@ impl Laws {
             Event::Ended { .. } => {}
             Event::Removed { id } => {
                 let Some(key) = self.owners.remove(id) else { return Ok(()) };
-                if who == Who::Outside {
-                    if let Some(instance) = self.instances.get_mut(&key) {
-                        instance.pause = None;
-                    }
+                if let Some(instance) = self.instances.get_mut(&key).filter(|_| who == Who::Outside) {
+                    instance.pause = None;
                 }
             }
         }
@@ -259,7 +278,13 @@ impl Laws {
             (Some(pause), Some(before)) if last.hash == hash => Some(due(pause, before, now)?),
             _ => None,
         };
-        let pause = pause.or(written.map(Duration::from_secs));
+        let written = written.map(Duration::from_secs);
+        if let (Some(pause), Some(written)) = (pause, written)
+            && pause != written
+        {
+            return Err(format!("{key:?}: the pause after attempt {attempt} is {written:?}, not {pause:?}"));
+        }
+        let pause = pause.or(written);
         self.instances.insert(key, Instance { attempt, pause, hash });
         Ok(())
     }
@@ -307,6 +332,32 @@ fn grace_kept(container: &Container, grace: Duration, desired: &Desired) -> Resu
     if short { Err(format!("{} was stopped with {grace:?}", container.id)) } else { Ok(()) }
 }
 
+/// What an action makes, and may make once.
+fn making(action: &Action) -> Option<(PodUid, Option<String>, u32)> {
+    match action {
+        Action::RunSandbox { uid, attempt } => Some((uid.clone(), None, *attempt)),
+        Action::CreateContainer { uid, container, attempt, .. } => {
+            Some((uid.clone(), Some(container.clone()), *attempt))
+        }
+        _ => None,
+    }
+}
+
+/// Whether what the action makes is there.
+fn makes_again(action: &Action, world: &World) -> bool {
+    let there = world.snapshot(OURS);
+    match action {
+        Action::RunSandbox { uid, attempt } => {
+            there.sandboxes.iter().any(|s| s.pod.uid == *uid && s.attempt == *attempt)
+        }
+        Action::CreateContainer { uid, container, attempt, .. } => {
+            let same = |c: &&Container| c.pod_uid() == *uid && c.name == *container && c.attempt == *attempt;
+            there.containers.iter().any(|c| same(&c))
+        }
+        _ => false,
+    }
+}
+
 /// The conflict rule, written a second time.
 fn clash(a: &Action, b: &Action) -> bool {
     use podstead::plan::Scope;
@@ -328,7 +379,9 @@ pub fn satisfied(world: &World, host: &Host, pod: &Pod) -> Result<(), Broken> {
     for wanted in &pod.containers {
         let mut instances: Vec<_> = containers.iter().filter(|c| c.name == wanted.name).collect();
         instances.sort_by_key(|c| std::cmp::Reverse(c.attempt));
-        let dead = instances.iter().filter(|c| !c.is_running()).count();
+        let over =
+            |state: &ContainerState| matches!(state, ContainerState::Exited { .. } | ContainerState::Unknown);
+        let dead = instances.iter().filter(|c| over(&c.state)).count();
         if dead > 1 {
             return Err(format!("{uid}: {dead} dead instances of {} are kept", wanted.name));
         }

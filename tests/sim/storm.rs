@@ -88,8 +88,9 @@ fn happen_outside(sim: &mut Sim) -> Result<(), Broken> {
             sim.world.exit(&c.id, code);
         }
         (10..12, Some(c), _) if c.is_running() => {
-            sim.note(|| format!("the state of {} is lost", c.id));
-            sim.world.forget_state(&c.id);
+            let hidden = sim.rng.chance(50);
+            sim.note(|| format!("the state of {} is lost, its process goes on: {hidden}", c.id));
+            if hidden { sim.world.hide_state(&c.id) } else { sim.world.forget_state(&c.id) }
         }
         (12..15, _, Some(s)) => {
             sim.note(|| format!("{} dies", s.id));
@@ -232,9 +233,12 @@ fn everything_wanted_runs(sim: &Sim) -> Result<(), Broken> {
 }
 
 /// Whatever runs crashes at once, again and again, with the agent dying in between: the back-off grows, ends at its
-/// longest, and everything runs after it.
+/// longest, begins anew after a long life, and everything runs after it.
 fn crash_loop(sim: &mut Sim) -> Result<(), Broken> {
     for n in 0..8 {
+        if n == 6 {
+            sim.advance(Duration::from_secs(700));
+        }
         for container in sim.world.snapshot(OURS).containers.iter().filter(|c| c.is_running()) {
             sim.world.exit(&container.id, 0);
         }

@@ -36,7 +36,7 @@ clean() {
   trap - EXIT INT TERM
   if [ -n "$agent" ] && kill -0 "$agent" 2>/dev/null; then
     rm -f "$work"/manifests/*.yaml
-    for ((tries = 0; tries < 100; tries++)); do [ "$(pods 2>/dev/null | jq 'if type == "array" then . else .pods end | length' || echo 1)" != 0 ] || break; sleep 0.2; done
+    for ((tries = 0; tries < 100; tries++)); do [ "$(pods 2>/dev/null | jq '.items | length' || echo 1)" != 0 ] || break; sleep 0.2; done
     kill "$agent" 2>/dev/null || true
     wait "$agent" 2>/dev/null || true
   fi

@@ -78,6 +78,8 @@ struct Owned<T> {
     owner: String,
     born: u64,
     holding_network: bool,
+    /// A container of unknown state whose process goes on.
+    hidden: bool,
     object: T,
 }
 
@@ -135,7 +137,7 @@ impl World {
             annotations: spec.annotations.clone(),
             runtime_handler: spec.runtime_handler.clone(),
         };
-        let owned = Owned { owner: owner.to_owned(), born, holding_network: true, object };
+        let owned = Owned { owner: owner.to_owned(), born, holding_network: true, hidden: false, object };
         self.sandboxes.insert(id.clone(), owned);
         self.events.push(Event::SandboxMade { id: id.clone(), pod: spec.pod.clone(), attempt: spec.attempt });
         id
@@ -227,7 +229,7 @@ impl World {
             name: spec.name.clone(),
             attempt: spec.attempt,
         };
-        let owned = Owned { owner: owner.to_owned(), born, holding_network: false, object };
+        let owned = Owned { owner: owner.to_owned(), born, holding_network: false, hidden: false, object };
         self.containers.insert(id.clone(), owned);
         self.events.push(event);
         Ok(id)
@@ -333,6 +335,19 @@ impl World {
         }
     }
 
+    /// The runtime no longer knows what a running container does; its process goes on.
+    pub fn hide_state(&mut self, id: &ContainerId) {
+        if let Some(found) = self.containers.get_mut(id).filter(|c| c.object.is_running()) {
+            found.object.state = ContainerState::Unknown;
+            found.hidden = true;
+        }
+    }
+
+    /// Whether the container has a process, whatever the runtime tells of it.
+    pub fn has_process(&self, id: &ContainerId) -> bool {
+        self.containers.get(id).is_some_and(|c| c.hidden || c.object.is_running())
+    }
+
     /// The runtime takes back that a sandbox is not ready.
     pub fn revive_sandbox(&mut self, id: &SandboxId) {
         if let Some(sandbox) = self.sandboxes.get_mut(id) {
@@ -383,17 +398,19 @@ impl World {
     pub(crate) fn end(&mut self, id: &ContainerId, code: i32, end: End) -> bool {
         let now = self.now;
         let Some(found) = self.containers.get_mut(id) else { return false };
+        let ran = found.object.is_running() || found.hidden;
+        found.hidden = false;
         let started_at = match found.object.state {
-            ContainerState::Running { started_at } => started_at,
-            ContainerState::Unknown if !self.unknown_stays => Time(0),
-            ContainerState::Unknown => return false,
-            ContainerState::Created | ContainerState::Exited { .. } => return false,
+            ContainerState::Running { started_at } => Some(started_at),
+            ContainerState::Unknown if !self.unknown_stays => Some(Time(0)),
+            ContainerState::Unknown | ContainerState::Created | ContainerState::Exited { .. } => None,
         };
-        let ran = found.object.is_running();
-        let reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
-        found.object.state =
-            ContainerState::Exited { code, started_at, finished_at: now, reason, message: String::new() };
-        found.object.pid = 0;
+        if let Some(started_at) = started_at {
+            let reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
+            found.object.state =
+                ContainerState::Exited { code, started_at, finished_at: now, reason, message: String::new() };
+            found.object.pid = 0;
+        }
         if ran {
             self.events.push(Event::Ended { id: id.clone(), end });
         }

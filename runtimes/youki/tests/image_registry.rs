@@ -38,7 +38,7 @@ async fn an_image_is_pulled_by_tag_and_found_by_every_name() {
     let options = PullOptions { progress, ..insecure(&registry.host) };
     let image = store.pull(&reference(&name), &options).await.unwrap();
 
-    assert_eq!(image.repo_tags, [name.clone()]);
+    assert_eq!(image.repo_tags, std::slice::from_ref(&name));
     assert_eq!(image.repo_digests.len(), 1);
     assert_eq!(image.layers.len(), 3);
     assert_eq!(merged(&image.layers, "etc/motd").unwrap(), b"hello");
@@ -278,7 +278,7 @@ async fn an_overloaded_or_absent_registry_is_unavailable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_pull_leaves_nothing_that_is_believed() {
     let (layout, registry) = (Layout::build(), Registry::start(Kind::Plain));
-    let noise: Vec<u8> = (0..6_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..6_000_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect();
     layout.insert("1", "/big", Some(&noise));
     registry.push(&layout, "1", "app:1");
     let (dir, store) = new_store().await;

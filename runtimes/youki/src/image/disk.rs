@@ -29,8 +29,9 @@ use super::layer::LayerInfo;
 pub(crate) struct Disk {
     root: PathBuf,
     work: PathBuf,
-    /// Held for their locks.
-    _shared: File,
+    /// Held for its lock: the store is in use.
+    shared: File,
+    /// Held for its lock: the working directory has an owner.
     _work_lock: File,
 }
 
@@ -82,11 +83,11 @@ impl Disk {
         let shared = open_lock(&lock_path)?;
         let alone = rustix::fs::flock(&shared, FlockOperation::NonBlockingLockExclusive).is_ok();
         let (work, work_lock) = Self::start_work(&root)?;
-        let disk = Self { root, work, _shared: shared, _work_lock: work_lock };
+        let disk = Self { root, work, shared, _work_lock: work_lock };
         if alone {
             disk.sweep_torn()?;
         }
-        lock(&disk._shared, &lock_path, FlockOperation::LockShared)?;
+        lock(&disk.shared, &lock_path, FlockOperation::LockShared)?;
         Ok(disk)
     }
 

@@ -143,7 +143,7 @@ impl Registry {
         let body = self.body(&what, response, limit).await?;
         let actual = Digest::of(&body);
         let expected =
-            wanted.as_ref().map(|d| d.as_str()).or(told.as_deref().filter(|d| d.starts_with("sha256:")));
+            wanted.as_ref().map(Digest::as_str).or(told.as_deref().filter(|d| d.starts_with("sha256:")));
         match expected {
             Some(expected) if expected != actual.as_str() => Err(Error::corrupt(
                 what,

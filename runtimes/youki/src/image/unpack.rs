@@ -86,7 +86,7 @@ impl<'a> Unpacker<'a> {
         };
         let parent = self.parent(parents).map_err(|e| self.refusal(entry, &e))?;
         let done = if name.starts_with(WHITEOUT) {
-            self.whiteout(&parent, name)
+            Self::whiteout(&parent, name)
         } else if matches!(entry.kind, EntryType::Regular | EntryType::Continuous) {
             // Its own path: reading the archive and writing the file fail for different reasons.
             let result = self.file(entry, &parent, name, tar);
@@ -117,7 +117,7 @@ impl<'a> Unpacker<'a> {
     }
 
     /// OCI image-spec, layer.md, "Whiteouts": they speak of lower layers only, never of this one.
-    fn whiteout(&self, parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
+    fn whiteout(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
         if name == OPAQUE {
             return inroot::set_opaque(parent);
         }
@@ -272,27 +272,27 @@ impl<'a> Unpacker<'a> {
     /// A failure to apply an entry: the archive's fault when the name or the order of entries makes it impossible.
     fn refusal(&self, entry: &Entry, error: &io::Error) -> Error {
         let path = entry.path.escape_ascii();
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(
-                Errno::NAMETOOLONG
-                | Errno::INVAL
-                | Errno::NOTDIR
-                | Errno::LOOP
-                | Errno::NOENT
-                | Errno::EXIST
-                | Errno::ISDIR
-                | Errno::MLINK
-                | Errno::XDEV,
-            ) => Error::corrupt(self.what, format!("entry \"{path}\" cannot be applied: {error}")),
-            _ => {
-                let source = error
-                    .raw_os_error()
-                    .map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error);
-                Error::io(format!("unpacking entry \"{path}\" of {} into", self.what), self.place, source)
-            }
+        let code = error.raw_os_error();
+        if code.map(Errno::from_raw_os_error).is_some_and(|e| IMPOSSIBLE.contains(&e)) {
+            return Error::corrupt(self.what, format!("entry \"{path}\" cannot be applied: {error}"));
         }
+        let source = code.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error);
+        Error::io(format!("unpacking entry \"{path}\" of {} into", self.what), self.place, source)
     }
 }
+
+/// Failures that only the archive's own names and order of entries bring about.
+const IMPOSSIBLE: [Errno; 9] = [
+    Errno::NAMETOOLONG,
+    Errno::INVAL,
+    Errno::NOTDIR,
+    Errno::LOOP,
+    Errno::NOENT,
+    Errno::EXIST,
+    Errno::ISDIR,
+    Errno::MLINK,
+    Errno::XDEV,
+];
 
 /// Tells a malformed stream from a disk that cannot be read.
 pub(crate) fn stream_error(what: &str, place: &Path, error: &io::Error) -> Error {

@@ -1,6 +1,7 @@
 //! Images made with umoci, moved with skopeo, served by Debian's docker-registry.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -115,9 +116,9 @@ impl Registry {
             // bcrypt of "secret".
             let line = "web:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
             std::fs::write(at("htpasswd"), line).unwrap();
-            config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", at("htpasswd"));
+            writeln!(config, "auth: {{htpasswd: {{realm: test, path: {}}}}}", at("htpasswd")).unwrap();
         }
-        config += &format!("http:\n  addr: 127.0.0.1:{port}\n");
+        writeln!(config, "http:\n  addr: 127.0.0.1:{port}").unwrap();
         if kind == Kind::Tls {
             let (cert, key) = (at("cert.pem"), at("key.pem"));
             let args = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext \
@@ -126,7 +127,7 @@ impl Registry {
             let mut args: Vec<&str> = args.split_whitespace().collect();
             args.extend([key.as_str(), "-out", &cert]);
             run("openssl", &args);
-            config += &format!("  tls: {{certificate: {cert}, key: {key}}}\n");
+            writeln!(config, "  tls: {{certificate: {cert}, key: {key}}}").unwrap();
         }
         std::fs::write(at("config.yml"), config).unwrap();
         let child = Command::new("docker-registry")
@@ -196,11 +197,11 @@ fn serve(mut stream: TcpStream, endless: bool, answer: &dyn Fn(&str) -> Answer) 
     let (status, headers, body) = answer(path);
     let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
     for header in headers {
-        head += &format!("{header}\r\n");
+        write!(head, "{header}\r\n").unwrap();
     }
     let _ = stream.write_all(format!("{head}\r\n").as_bytes());
     let _ = stream.write_all(&body);
-    while endless && status.starts_with("200") && stream.write_all(&[0; 65536]).is_ok() {}
+    while endless && status.starts_with("200") && stream.write_all(&vec![0; 65536]).is_ok() {}
 }
 
 /// What overlayfs would show: the topmost layer that says something about the path.

@@ -31,6 +31,16 @@ impl Amount {
         self.0.div_euclid(MICRO) + i128::from(self.0.rem_euclid(MICRO) != 0)
     }
 
+    /// [`units`](Self::units) in the kernel's width, at most its largest number.
+    pub fn whole(self) -> i64 {
+        clamp(self.units())
+    }
+
+    /// [`milli`](Self::milli) likewise.
+    pub fn thousandths(self) -> i64 {
+        clamp(self.milli())
+    }
+
     /// The exact amount in 10^-9 units.
     pub fn nano(self) -> i128 {
         self.0
@@ -75,6 +85,10 @@ impl FromStr for Amount {
         }
         Ok(Self(if negative { -value } else { value }))
     }
+}
+
+fn clamp(value: i128) -> i64 {
+    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }
 
 fn ceil(value: i128, by: i128) -> i128 {
@@ -140,6 +154,12 @@ mod tests {
         }
         assert_eq!("100m".parse::<Amount>().unwrap().units(), 1);
         assert_eq!("0.0001".parse::<Amount>().unwrap().milli(), 1);
+        assert_eq!("9E".parse::<Amount>().map(Amount::whole), Ok(9_000_000_000_000_000_000));
+        assert_eq!("9E".parse::<Amount>().map(Amount::thousandths), Ok(i64::MAX));
+        assert_eq!(
+            ("1u".parse::<Amount>().unwrap().thousandths(), "1m".parse::<Amount>().unwrap().whole()),
+            (1, 1)
+        );
         assert!("1Gi".parse::<Amount>().unwrap() > "1G".parse::<Amount>().unwrap());
     }
 
@@ -153,6 +173,10 @@ mod tests {
             "64mb",
             "1e",
             "1e99",
+            "1Q",
+            "one",
+            "1mi",
+            "-",
             "--1",
             "1 Gi",
             "½",

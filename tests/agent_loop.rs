@@ -1,0 +1,208 @@
+//! The loop with its real executor on a runtime in memory: manifests in, objects, files and statuses out.
+#![allow(clippy::unwrap_used)]
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use podstead::execute::Executor;
+use podstead::node::cgroup::Cgroups;
+use podstead::pod::NodeFacts;
+use podstead::reconcile::{self, View, Wanted};
+use podstead::report;
+use podstead_fake::{Fake, Fault, Verb};
+use podstead_runtime::{Container, ContainerState, Error, RuntimeStatus, labels};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// An agent's loop, with what it is fed.
+struct Loop {
+    fake: Fake,
+    wanted: watch::Sender<Arc<Wanted>>,
+    view: watch::Receiver<View>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+    _status: watch::Sender<RuntimeStatus>,
+}
+
+impl Loop {
+    fn start(fake: &Fake, root: &Path, pods: &[Pod]) -> Self {
+        let node = NodeFacts {
+            root_dir: root.join("root"),
+            pod_logs_dir: root.join("logs"),
+            node_name: "node".into(),
+            ..NodeFacts::default()
+        };
+        let executor = Executor {
+            runtime: Arc::new(fake.clone()),
+            node: Arc::new(node),
+            cgroups: Arc::new(Cgroups::Legacy(vec![])),
+        };
+        let (wanted, wanted_there) = watch::channel(want(pods));
+        let (status, status_there) = watch::channel(RuntimeStatus::default());
+        let (view_here, view) = watch::channel(View::default());
+        let (stop, stopped) = watch::channel(false);
+        let task =
+            tokio::spawn(reconcile::run(Arc::new(executor), wanted_there, status_there, view_here, stopped));
+        Self { fake: fake.clone(), wanted, view, stop, task, _status: status }
+    }
+
+    /// Waits until what the loop sees is so.
+    async fn until(&mut self, what: &str, so: impl FnMut(&View) -> bool) -> View {
+        let seen = tokio::time::timeout(Duration::from_secs(60), self.view.wait_for(so)).await;
+        seen.unwrap_or_else(|_| panic!("not within a minute: {what}")).unwrap().clone()
+    }
+
+    async fn end(self) {
+        self.stop.send_replace(true);
+        self.task.await.unwrap();
+    }
+}
+
+fn want(pods: &[Pod]) -> Arc<Wanted> {
+    Arc::new(Wanted { pods: pods.iter().cloned().map(Arc::new).collect(), complete: true })
+}
+
+fn pod(uid: &str, more: &str) -> Pod {
+    let text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web-node, namespace: default, uid: {uid}}}\n\
+         spec: {{containers: [{{name: c, image: img:1, {more}}}]}}"
+    );
+    serde_yaml::from_str(&text).unwrap()
+}
+
+fn running(view: &View) -> Vec<&Container> {
+    view.observed.snapshot.containers.iter().filter(|c| c.is_running()).collect()
+}
+
+fn quiet(view: &View) -> bool {
+    view.plan.is_quiet()
+}
+
+#[tokio::test]
+async fn a_pod_runs_and_all_of_it_goes_with_its_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Loop::start(&Fake::new(), dir.path(), &[pod("u1", "")]);
+    let view = agent.until("it runs", |v| running(v).len() == 1 && quiet(v)).await;
+    let container = running(&view)[0];
+    assert_eq!(container.labels[labels::POD_NAME], "web-node");
+    assert_eq!(container.log_path, dir.path().join("logs/default_web-node_u1/c/0.log"));
+    let hosts = std::fs::read_to_string(dir.path().join("root/pods/u1/etc-hosts")).unwrap();
+    assert!(hosts.ends_with("\tweb-node\n"), "{hosts}");
+    agent.wanted.send_replace(want(&[]));
+    let gone = |v: &View| v.observed.snapshot.sandboxes.is_empty() && v.observed.leftovers.is_empty();
+    agent.until("it is gone", |v| gone(v) && quiet(v) && v.wanted.pods.is_empty()).await;
+    assert!(!dir.path().join("root/pods/u1").exists());
+    assert!(!dir.path().join("logs/default_web-node_u1").exists());
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn another_agent_takes_over_without_a_restart_and_with_all_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let pods = [pod("u1", "")];
+    let mut agent = Loop::start(&fake, dir.path(), &pods);
+    let view = agent.until("it runs", |v| running(v).len() == 1 && quiet(v)).await;
+    fake.exit(&running(&view)[0].id, 1);
+    let view = agent.until("it runs again", |v| running(v).iter().any(|c| c.attempt == 1) && quiet(v)).await;
+    let before = running(&view)[0].clone();
+    agent.task.abort();
+    let mut agent = Loop::start(&fake, dir.path(), &pods);
+    let view = agent.until("it is seen", |v| running(v).len() == 1 && quiet(v)).await;
+    assert_eq!(running(&view), [&before]);
+    // The second end in a row: the pause is the one that the first agent wrote down.
+    fake.exit(&before.id, 1);
+    let view = agent.until("it waits", |v| running(v).is_empty() && v.plan.wake_at.is_some()).await;
+    let node = report::Node { runtime: "fake".into(), ..report::Node::default() };
+    let status = report::pods(&view, &node).remove(0).status.unwrap();
+    let shown = &status.container_statuses.as_ref().unwrap()[0];
+    let waiting = shown.state.as_ref().unwrap().waiting.as_ref().unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
+    let message = "back-off 10s restarting failed container=c pod=web-node_default(u1)";
+    assert_eq!(waiting.message.as_deref(), Some(message));
+    assert_eq!((status.phase.as_deref(), shown.restart_count), (Some("Running"), 1));
+    let last = shown.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (1, Some("Error")));
+    assert_eq!(last.container_id.as_deref(), Some(format!("fake://{}", before.id).as_str()));
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_successor_of_the_same_name_starts_after_its_forerunner_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Loop::start(&Fake::new(), dir.path(), &[pod("u1", "")]);
+    agent.until("the first runs", |v| running(v).len() == 1 && quiet(v)).await;
+    agent.wanted.send_replace(want(&[pod("u2", "")]));
+    let mut both = false;
+    let second = |v: &View| running(v).iter().any(|c| c.pod_uid().as_str() == "u2");
+    agent
+        .until("the second runs", |v| {
+            let uids = v.observed.snapshot.sandboxes.iter().map(|s| &s.pod.uid);
+            both |= uids.collect::<std::collections::BTreeSet<_>>().len() > 1;
+            second(v) && quiet(v)
+        })
+        .await;
+    assert!(!both, "both had a sandbox at once");
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn an_image_that_may_not_be_pulled_is_named_in_the_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Loop::start(&Fake::new(), dir.path(), &[pod("u1", "imagePullPolicy: Never")]);
+    let view = agent.until("it failed", |v| !v.known.failures.is_empty() && v.plan.wake_at.is_some()).await;
+    let ips: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
+    let node = report::Node { name: "node".into(), ips, runtime: "fake".into() };
+    let status = report::pods(&view, &node).remove(0).status.unwrap();
+    let state = status.container_statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap();
+    assert_eq!(state.reason.as_deref(), Some("ErrImageNeverPull"));
+    assert!(state.message.unwrap().contains("img:1"));
+    assert_eq!((status.phase.as_deref(), status.host_ip.as_deref()), (Some("Pending"), Some("192.0.2.1")));
+    assert_eq!(status.pod_ips.unwrap().len(), 1);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_mount_of_no_volume_is_a_config_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = "volumeMounts: [{name: data, mountPath: /data}]";
+    let mut agent = Loop::start(&Fake::new(), dir.path(), &[pod("u1", mount)]);
+    let view = agent.until("it failed", |v| !v.known.failures.is_empty()).await;
+    let failure = view.known.failures.values().next().unwrap();
+    assert_eq!(failure.reason, "CreateContainerConfigError");
+    assert!(failure.message.contains("/data"), "{}", failure.message);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_makes_no_second_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let lost = || Error::Deadline { doing: "create container c".into(), seconds: 1 };
+    fake.fault(Verb::CreateContainer, Fault::After(lost()));
+    fake.fault(Verb::RunSandbox, Fault::After(lost()));
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let view = agent.until("it runs", |v| running(v).len() == 1 && quiet(v)).await;
+    assert_eq!((view.observed.snapshot.sandboxes.len(), view.observed.snapshot.containers.len()), (1, 1));
+    assert!(matches!(view.observed.snapshot.containers[0].state, ContainerState::Running { .. }));
+    assert_eq!(view.observed.snapshot.containers[0].attempt, 0);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_cannot_be_read_changes_nothing_and_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    agent.until("it runs", |v| running(v).len() == 1 && quiet(v)).await;
+    agent.fake.set_unreachable(true);
+    agent.wanted.send_replace(want(&[]));
+    agent.until("it is told", |v| v.error.is_some()).await;
+    assert_eq!(fake.world(|w| w.snapshot(labels::DEFAULT_OWNER)).containers.len(), 1);
+    agent.fake.set_unreachable(false);
+    agent.until("it goes on", |v| v.error.is_none() && v.observed.snapshot.sandboxes.is_empty()).await;
+    agent.end().await;
+}
