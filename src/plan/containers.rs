@@ -1,6 +1,6 @@
 //! What each container of a pod needs next (`kubelet-static-pods.md 2.5`), and which dead instances go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use podstead_runtime::{Container, ContainerState, Sandbox, labels};
@@ -60,6 +60,13 @@ pub(super) fn need<'a>(
         ContainerState::Created => Need::Start(last),
         ContainerState::Unknown if draft.may_run(last) => Need::Stop(last, Reason::StateUnknown),
         ContainerState::Unknown => again(Reason::StateUnknown),
+        // It never ran: made anew with the same number, whatever the policy, and its own empty log does not count.
+        // In another sandbox the number is still taken.
+        state if state.start_was_broken_off() && !changed => {
+            let taken = misplaced || floor > last.attempt.saturating_add(1);
+            let attempt = if taken { attempt } else { last.attempt };
+            Need::New { attempt, restart: Some(backoff::instead(last)), because: Reason::StartBrokenOff }
+        }
         ContainerState::Exited { .. } if changed => {
             Need::New { attempt, restart: None, because: Reason::DefinitionChanged }
         }
@@ -105,7 +112,12 @@ pub(super) fn converge(
         match need {
             Need::Runs | Need::Over => {}
             Need::Stop(instance, because) => teardown::stop(draft, instance, pod.grace, because),
+            // One that should not be there is stopped first, by `collect`.
+            Need::Start(_) | Need::New { .. }
+                if view.instances(&container.name).any(Container::is_running) => {}
             Need::Start(instance) => start(draft, instance),
+            Need::New { because: Reason::StartBrokenOff, .. }
+                if start_failed_lately(draft, container, view) => {}
             Need::New { attempt, restart, because } => {
                 let next = New { pod, container, sandbox, attempt, restart };
                 make(draft, &next, because);
@@ -128,6 +140,14 @@ fn start(draft: &mut Draft<'_>, instance: &Container) {
     }
     let (uid, container, id) = (draft.uid.clone(), instance.name.clone(), instance.id.clone());
     draft.step(Action::StartContainer { uid, container, id }, Reason::NotStarted);
+}
+
+/// Whether this agent's own start of the newest instance failed: a start that is broken off again and again is no busy
+/// loop. The wait is noted then.
+fn start_failed_lately(draft: &mut Draft<'_>, container: &ContainerPlan, view: &View<'_>) -> bool {
+    let Some(last) = view.instances(&container.name).next() else { return false };
+    let (uid, container, id) = (draft.uid.clone(), last.name.clone(), last.id.clone());
+    draft.failed_lately(&Action::StartContainer { uid, container, id })
 }
 
 /// An instance to be made.
@@ -195,14 +215,17 @@ fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
 }
 
 /// Removes instances nobody asks for any more: all but the newest and the newest dead one of each container
-/// (`kubelet-static-pods.md 2.13`), and everything of containers that the pod does not have.
+/// (`kubelet-static-pods.md 2.13`), everything of containers that the pod does not have, and a second instance of one
+/// attempt, which is none of its history.
 pub(super) fn collect(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) {
     let mut newest: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
+    let mut attempts = BTreeSet::new();
     for instance in &view.containers {
         let in_pod = pod.containers.iter().any(|c| c.name == instance.name);
         let (newer, newer_dead) = newest.entry(&instance.name).or_default();
         let dead = matches!(instance.state, ContainerState::Exited { .. } | ContainerState::Unknown);
-        let keep = in_pod && (!*newer || (dead && !*newer_dead));
+        let first = attempts.insert((&instance.name, instance.attempt));
+        let keep = in_pod && first && (!*newer || (dead && !*newer_dead));
         *newer = true;
         *newer_dead |= dead;
         let because = if in_pod { Reason::Superseded } else { Reason::NotInPod };
@@ -215,3 +238,6 @@ pub(super) fn collect(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

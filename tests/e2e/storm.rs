@@ -13,17 +13,27 @@ const KILLS: u64 = 10;
 
 on_both!(killed_agents_leave_every_pod_running_once, a_killed_agent_restarts_nothing_and_loses_no_count);
 
-fn agent(node: &Node) -> Child {
+/// An agent; killed with SIGKILL when it is dropped, also by a failing test: it would go on making pods.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn agent(node: &Node) -> Agent {
     let log =
         std::fs::File::options().create(true).append(true).open(node.dir().join("agent.log")).expect("a log");
     let mut command = Command::new(BINARY);
     command.arg("run").args(node.run_flags()).args(node.runtime_flags());
-    command.stdout(Stdio::null()).stderr(log).spawn().expect("start the agent")
+    Agent(command.stdout(Stdio::null()).stderr(log).spawn().expect("start the agent"))
 }
 
-fn kill(mut agent: Child) {
-    agent.kill().expect("SIGKILL");
-    agent.wait().expect("wait");
+fn kill(mut agent: Agent) {
+    agent.0.kill().expect("SIGKILL");
+    agent.0.wait().expect("wait");
 }
 
 /// Random enough, and the same for the same seed.

@@ -56,6 +56,11 @@ pub struct Sandbox {
     pub runtime_handler: String,
 }
 
+/// Reason of an [exit](ContainerState::Exited) that is none: the caller that was starting the container went away and the
+/// runtime gave the start up. Nothing of it ran, and it cannot be started any more;
+/// [`create_container`](crate::Runtime::create_container) with the same key makes it anew.
+pub const START_BROKEN_OFF: &str = "StartBrokenOff";
+
 /// Where a container is in its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerState {
@@ -74,7 +79,7 @@ pub enum ContainerState {
         started_at: Time,
         /// When it ended.
         finished_at: Time,
-        /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`.
+        /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`; [`START_BROKEN_OFF`].
         reason: String,
         /// Details, for people.
         message: String,
@@ -127,6 +132,11 @@ impl Container {
 }
 
 impl ContainerState {
+    /// Whether its start was broken off, see [`START_BROKEN_OFF`].
+    pub fn start_was_broken_off(&self) -> bool {
+        matches!(self, Self::Exited { reason, .. } if reason == START_BROKEN_OFF)
+    }
+
     /// The exit code of one that is over.
     pub fn exit_code(&self) -> Option<i32> {
         match self {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use podstead_runtime::{
-    Container, ContainerState, ContainerStats, Image, ImageFs, PodIdentity, Sandbox, SandboxState,
-    SandboxStats, Time,
+    Container, ContainerState, ContainerStats, Image, ImageFs, PodIdentity, START_BROKEN_OFF, Sandbox,
+    SandboxState, SandboxStats, Time,
 };
 
 use super::IMAGE_AS_WRITTEN;
@@ -98,8 +98,24 @@ fn state_of_container(status: &proto::ContainerStatus) -> ContainerState {
     }
 }
 
+/// Whether the container is over because the call that was to start it ended early: its caller was killed, or its time
+/// was up. containerd shows such a one as exited with `StartError`, in the words below, and never as started.
+pub fn start_was_broken_off(status: &proto::ContainerStatus) -> bool {
+    let words = &status.message;
+    let given_up = words.contains("context canceled")
+        || words.contains("context deadline exceeded")
+        || (words.contains("failed to start shim") && words.contains("signal: killed"));
+    status.state() == proto::ContainerState::ContainerExited
+        && status.reason == "StartError"
+        && status.started_at <= 0
+        && given_up
+}
+
 /// The server's reason, or the one its exit code means.
 fn exit_reason(status: &proto::ContainerStatus) -> String {
+    if start_was_broken_off(status) {
+        return START_BROKEN_OFF.to_owned();
+    }
     match (status.reason.as_str(), status.exit_code) {
         ("", 0) => "Completed".to_owned(),
         ("", _) => "Error".to_owned(),
@@ -194,6 +210,33 @@ mod tests {
         assert_eq!(reason(&exited(0, "")), "Completed");
         assert_eq!(reason(&exited(137, "")), "Error");
         assert_eq!(reason(&exited(137, "OOMKilled")), "OOMKilled");
+    }
+
+    #[test]
+    fn a_start_whose_caller_went_away_is_told_apart_from_one_that_failed() {
+        let exited = |message: &str, started_at| proto::ContainerStatus {
+            state: proto::ContainerState::ContainerExited.into(),
+            exit_code: 128,
+            reason: "StartError".into(),
+            message: message.into(),
+            started_at,
+            ..Default::default()
+        };
+        let canceled =
+            "failed to create containerd task: failed to create shim task: context canceled: unknown";
+        let killed =
+            "failed to create containerd task: failed to start shim: start failed: : signal: killed: unknown";
+        for words in [canceled, killed] {
+            assert!(state_of_container(&exited(words, 0)).start_was_broken_off(), "{words}");
+            assert!(!start_was_broken_off(&exited(words, 5)), "it was started");
+        }
+        let missing = "failed to create containerd task: exec: \"/no\": no such file or directory: unknown";
+        assert!(!start_was_broken_off(&exited(missing, 0)));
+        let running = proto::ContainerStatus {
+            state: proto::ContainerState::ContainerRunning.into(),
+            ..exited(killed, 0)
+        };
+        assert!(!start_was_broken_off(&running));
     }
 
     #[test]
