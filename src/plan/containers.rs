@@ -60,11 +60,11 @@ pub(super) fn need<'a>(
         ContainerState::Created => Need::Start(last),
         ContainerState::Unknown if draft.may_run(last) => Need::Stop(last, Reason::StateUnknown),
         ContainerState::Unknown => again(Reason::StateUnknown),
-        // It never ran: made anew with the same number, whatever the policy, and its own empty log does not count.
-        // In another sandbox the number is still taken.
-        state if state.start_was_broken_off() && !changed => {
-            let taken = misplaced || floor > last.attempt.saturating_add(1);
-            let attempt = if taken { attempt } else { last.attempt };
+        // No fault of its own: at once, and whatever the policy if nothing ran. It then keeps its number, which its
+        // empty log has taken, unless it is in another sandbox.
+        state if state.start_was_broken_off() && !changed && (state.never_ran() || retried(pod)) => {
+            let same = state.never_ran() && !misplaced && floor <= last.attempt.saturating_add(1);
+            let attempt = if same { last.attempt } else { attempt };
             Need::New { attempt, restart: Some(backoff::instead(last)), because: Reason::StartBrokenOff }
         }
         ContainerState::Exited { .. } if changed => {
@@ -84,6 +84,11 @@ pub(super) fn restarts(policy: RestartPolicy, code: i32) -> bool {
         RestartPolicy::OnFailure => code != 0,
         RestartPolicy::Never => false,
     }
+}
+
+/// Whether an instance that ended badly is followed by another.
+fn retried(pod: &Pod) -> bool {
+    pod.restart_policy != RestartPolicy::Never
 }
 
 /// Whether the container would be started if there were a sandbox.

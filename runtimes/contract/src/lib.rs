@@ -79,7 +79,7 @@ pub trait Runtime: Send + Sync + 'static {
     fn remove_sandbox(&self, id: &SandboxId) -> impl Future<Output = Result<()>> + Send;
 
     /// Makes a container, not yet running; its key is sandbox, name and attempt. The image must be present. One of this
-    /// key whose start was [broken off](START_BROKEN_OFF) is made anew, with another id.
+    /// key whose start was [broken off](START_BROKEN_OFF) before anything ran is made anew, with another id.
     fn create_container(
         &self,
         sandbox: &SandboxId,

@@ -56,9 +56,10 @@ pub struct Sandbox {
     pub runtime_handler: String,
 }
 
-/// Reason of an [exit](ContainerState::Exited) that is none: the caller that was starting the container went away and the
-/// runtime gave the start up. Nothing of it ran, and it cannot be started any more;
-/// [`create_container`](crate::Runtime::create_container) with the same key makes it anew.
+/// Reason of an [exit](ContainerState::Exited) that the container had no part in: the caller that was starting it went
+/// away, so the runtime gave the start up. Exited with `started_at` "never", nothing of it ran, and
+/// [`create_container`](crate::Runtime::create_container) with the same key makes it anew; else something of it may
+/// have run, and it counts as an instance.
 pub const START_BROKEN_OFF: &str = "StartBrokenOff";
 
 /// Where a container is in its life.
@@ -135,6 +136,11 @@ impl ContainerState {
     /// Whether its start was broken off, see [`START_BROKEN_OFF`].
     pub fn start_was_broken_off(&self) -> bool {
         matches!(self, Self::Exited { reason, .. } if reason == START_BROKEN_OFF)
+    }
+
+    /// Whether it is over and nothing of it ever ran.
+    pub fn never_ran(&self) -> bool {
+        matches!(self, Self::Exited { started_at, .. } if started_at.known().is_none())
     }
 
     /// The exit code of one that is over.

@@ -46,7 +46,7 @@ impl Inner {
         }
         let log = (!spec.log_path.as_os_str().is_empty()).then(|| pod.log_directory.join(&spec.log_path));
         if let Some(id) = self.find_container(sandbox, spec).await? {
-            if !self.start_was_broken_off(&id).await? {
+            if !self.is_worthless(&id).await? {
                 return Ok(id);
             }
             self.clear_away(&id, log.as_deref()).await?;
@@ -116,9 +116,10 @@ impl Inner {
         }
     }
 
-    async fn start_was_broken_off(&self, id: &ContainerId) -> Result<bool> {
+    /// Whether nothing of it ran and it cannot be started any more.
+    async fn is_worthless(&self, id: &ContainerId) -> Result<bool> {
         match self.container_status(id, false).await {
-            Ok((status, _)) => Ok(convert::start_was_broken_off(&status)),
+            Ok((status, _)) => Ok(convert::start_broken_off(&status) == Some(convert::BrokenOff::NeverRan)),
             // Gone since it was listed: there is nothing to keep.
             Err(Error::NotFound { .. }) => Ok(true),
             Err(error) => Err(error),

@@ -7,6 +7,7 @@ use podstead_runtime::{
     Time, labels,
 };
 
+use crate::plan::backoff::BACKOFF;
 use crate::plan::{Action, ContainerPlan, Desired, Known, Observed, Pod, RestartPolicy, plan};
 
 const NOW: Time = Time(1_000_000_000_000);
@@ -101,6 +102,19 @@ fn a_start_that_was_broken_off_is_made_anew_with_the_same_number_and_at_once() {
         let broken = container("a", 2, 50, exited(START_BROKEN_OFF));
         assert_eq!(steps(policy, vec![broken], &known()), ["ensure image i for c #2"], "{policy:?}");
     }
+}
+
+#[test]
+fn a_start_that_was_broken_off_when_something_may_have_run_counts_but_waits_for_no_back_off() {
+    let ContainerState::Exited { code, finished_at, reason, message, .. } = exited(START_BROKEN_OFF) else {
+        unreachable!()
+    };
+    let state = ContainerState::Exited { code, started_at: finished_at, finished_at, reason, message };
+    let mut broken = container("a", 2, 50, state);
+    broken.annotations.insert(BACKOFF.into(), "300".into());
+    let one = vec![broken];
+    assert_eq!(steps(RestartPolicy::Always, one.clone(), &known()), ["ensure image i for c #3"]);
+    assert_eq!(steps(RestartPolicy::Never, one, &known()), ["stop sandbox s"], "it may have run once");
 }
 
 #[test]

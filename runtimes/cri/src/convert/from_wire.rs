@@ -89,7 +89,10 @@ fn state_of_container(status: &proto::ContainerStatus) -> ContainerState {
         }
         Ok(proto::ContainerState::ContainerExited) => ContainerState::Exited {
             code: status.exit_code,
-            started_at: Time(status.started_at.max(0)),
+            started_at: match start_broken_off(status) {
+                Some(BrokenOff::MayHaveRun) => Time(status.finished_at),
+                _ => Time(status.started_at.max(0)),
+            },
             finished_at: Time(status.finished_at),
             reason: exit_reason(status),
             message: status.message.clone(),
@@ -98,22 +101,36 @@ fn state_of_container(status: &proto::ContainerStatus) -> ContainerState {
     }
 }
 
-/// Whether the container is over because the call that was to start it ended early: its caller was killed, or its time
-/// was up. containerd shows such a one as exited with `StartError`, in the words below, and never as started.
-pub fn start_was_broken_off(status: &proto::ContainerStatus) -> bool {
+/// How far a start had come that was given up because its call ended early: its caller was killed, or its time was up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokenOff {
+    /// Not to the container's own process.
+    NeverRan,
+    /// The process was being let go, and was killed.
+    MayHaveRun,
+}
+
+/// Whether the container is over for that reason. containerd shows such a one as exited with `StartError`, in the words
+/// below, and never as started.
+pub fn start_broken_off(status: &proto::ContainerStatus) -> Option<BrokenOff> {
     let words = &status.message;
     let given_up = words.contains("context canceled")
         || words.contains("context deadline exceeded")
         || (words.contains("failed to start shim") && words.contains("signal: killed"));
-    status.state() == proto::ContainerState::ContainerExited
+    let start_error = status.state() == proto::ContainerState::ContainerExited
         && status.reason == "StartError"
-        && status.started_at <= 0
-        && given_up
+        && status.started_at <= 0;
+    let how_far = if words.contains("failed to start containerd task") {
+        BrokenOff::MayHaveRun
+    } else {
+        BrokenOff::NeverRan
+    };
+    (start_error && given_up).then_some(how_far)
 }
 
 /// The server's reason, or the one its exit code means.
 fn exit_reason(status: &proto::ContainerStatus) -> String {
-    if start_was_broken_off(status) {
+    if start_broken_off(status).is_some() {
         return START_BROKEN_OFF.to_owned();
     }
     match (status.reason.as_str(), status.exit_code) {
@@ -220,6 +237,7 @@ mod tests {
             reason: "StartError".into(),
             message: message.into(),
             started_at,
+            finished_at: 7,
             ..Default::default()
         };
         let canceled =
@@ -227,16 +245,20 @@ mod tests {
         let killed =
             "failed to create containerd task: failed to start shim: start failed: : signal: killed: unknown";
         for words in [canceled, killed] {
-            assert!(state_of_container(&exited(words, 0)).start_was_broken_off(), "{words}");
-            assert!(!start_was_broken_off(&exited(words, 5)), "it was started");
+            let state = state_of_container(&exited(words, 0));
+            assert!(state.start_was_broken_off() && state.never_ran(), "{words}");
+            assert_eq!(start_broken_off(&exited(words, 5)), None, "it was started");
         }
+        let let_go = r#"failed to start containerd task "0f": context canceled: unknown"#;
+        let state = state_of_container(&exited(let_go, 0));
+        assert!(state.start_was_broken_off() && !state.never_ran(), "{state:?}");
         let missing = "failed to create containerd task: exec: \"/no\": no such file or directory: unknown";
-        assert!(!start_was_broken_off(&exited(missing, 0)));
+        assert_eq!(start_broken_off(&exited(missing, 0)), None);
         let running = proto::ContainerStatus {
             state: proto::ContainerState::ContainerRunning.into(),
             ..exited(killed, 0)
         };
-        assert!(!start_was_broken_off(&running));
+        assert_eq!(start_broken_off(&running), None);
     }
 
     #[test]
