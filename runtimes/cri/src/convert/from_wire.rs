@@ -91,6 +91,8 @@ fn state_of_container(status: &proto::ContainerStatus) -> ContainerState {
             code: status.exit_code,
             started_at: match start_broken_off(status) {
                 Some(BrokenOff::MayHaveRun) => Time(status.finished_at),
+                // containerd notes the start when its call is over; a short command has ended by then.
+                _ if status.finished_at > 0 => Time(status.started_at.clamp(0, status.finished_at)),
                 _ => Time(status.started_at.max(0)),
             },
             finished_at: Time(status.finished_at),
@@ -227,6 +229,22 @@ mod tests {
         assert_eq!(reason(&exited(0, "")), "Completed");
         assert_eq!(reason(&exited(137, "")), "Error");
         assert_eq!(reason(&exited(137, "OOMKilled")), "OOMKilled");
+    }
+
+    #[test]
+    fn nothing_ends_before_it_started() {
+        for (started_at, finished_at, started) in [(9, 7, 7), (5, 7, 5), (0, 7, 0), (-1, 7, 0), (5, 0, 5)] {
+            let status = proto::ContainerStatus {
+                state: proto::ContainerState::ContainerExited.into(),
+                started_at,
+                finished_at,
+                ..Default::default()
+            };
+            let ContainerState::Exited { started_at, .. } = state_of_container(&status) else {
+                panic!("exited")
+            };
+            assert_eq!(started_at, Time(started));
+        }
     }
 
     #[test]
