@@ -91,11 +91,11 @@ impl Inner {
             if !once::is_reserved(&error) {
                 return Err(self.name_missing_image(spec, error).await);
             }
-            // One that is there and is not what we look for will not go away by itself.
             if let Some(holder) = once::holder(&error)
                 && self.owns_container(&holder.into(), doing).await?
             {
-                return Err(error);
+                // Ready just now; or one of ours that is not what we look for, which will not go by itself.
+                return self.find_container(sandbox, spec).await?.ok_or(error);
             }
             if !patience.wait().await {
                 return Err(error);

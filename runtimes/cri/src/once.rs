@@ -66,13 +66,12 @@ impl Drop for Landed {
 /// The server holds the name for a thing that is being made or taken away: containerd's
 /// `name "..." is reserved for "ID"`, CRI-O's `name is reserved`.
 pub(crate) fn is_reserved(error: &Error) -> bool {
-    matches!(error, Error::Failed { cause, .. } if cause.contains("is reserved"))
+    words(error).contains("is reserved")
 }
 
 /// The id that a name is reserved for, where the server says it.
 pub(crate) fn holder(error: &Error) -> Option<&str> {
-    let Error::Failed { cause, .. } = error else { return None };
-    let (_, rest) = cause.split_once("is reserved for \"")?;
+    let (_, rest) = words(error).split_once("is reserved for \"")?;
     rest.split_once('"').map(|(id, _)| id).filter(|id| !id.is_empty())
 }
 
@@ -80,7 +79,15 @@ pub(crate) fn holder(error: &Error) -> Option<&str> {
 pub(crate) fn is_under_way(error: &Error) -> bool {
     const WORDS: [&str; 3] =
         ["already in starting state", "still in starting state", "already in removing state"];
-    matches!(error, Error::Failed { cause, .. } if WORDS.iter().any(|words| cause.contains(words)))
+    WORDS.iter().any(|known| words(error).contains(known))
+}
+
+/// The server's words; containerd 2 gives the same ones another code than 1 does.
+fn words(error: &Error) -> &str {
+    match error {
+        Error::Failed { cause, .. } | Error::State { cause, .. } => cause,
+        _ => "",
+    }
 }
 
 /// Waits between looks at what somebody else is doing: short at first, up to half a second, until a deadline.
@@ -144,6 +151,9 @@ mod tests {
             Error::failed("x", r#"failed to reserve sandbox name "a": name "a" is reserved for "0f""#);
         assert!(is_reserved(&containerd));
         assert_eq!(holder(&containerd), Some("0f"));
+        let Error::Failed { doing, cause } = containerd else { panic!("it failed") };
+        let containerd2 = Error::State { doing, cause };
+        assert_eq!((is_reserved(&containerd2), holder(&containerd2)), (true, Some("0f")));
         let crio = Error::failed("x", "stage: container storage creation: name is reserved");
         assert!(is_reserved(&crio) && holder(&crio).is_none());
         assert!(!is_reserved(&Error::failed("x", "no such image")));

@@ -57,7 +57,8 @@ impl Inner {
             if let Some(holder) = once::holder(&error)
                 && self.owns_sandbox(&holder.into(), doing).await?
             {
-                return Err(error);
+                // Ready just now; or one of ours that is not what we look for, which will not go by itself.
+                break self.find_sandbox(spec).await?.ok_or(error)?;
             }
             if !patience.wait().await {
                 return Err(error);
