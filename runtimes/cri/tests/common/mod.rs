@@ -50,6 +50,7 @@ pub fn start(directory: &Path) -> String {
 }
 
 /// A containerd of one test, which may kill it; ended when dropped.
+#[allow(dead_code)] // not every test binary has one
 pub struct Server {
     /// Where everything of it is.
     pub directory: PathBuf,
