@@ -1,6 +1,6 @@
 //! What each container of a pod needs next (`kubelet-static-pods.md 2.5`), and which dead instances go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use podstead_runtime::{Container, ContainerState, Sandbox, labels};
@@ -60,6 +60,13 @@ pub(super) fn need<'a>(
         ContainerState::Created => Need::Start(last),
         ContainerState::Unknown if draft.may_run(last) => Need::Stop(last, Reason::StateUnknown),
         ContainerState::Unknown => again(Reason::StateUnknown),
+        // No fault of its own: at once, and whatever the policy if nothing ran. It then keeps its number, which its
+        // empty log has taken, unless it is in another sandbox.
+        state if state.start_was_broken_off() && (state.never_ran() || retried(pod)) => {
+            let same = state.never_ran() && !misplaced && floor <= last.attempt.saturating_add(1);
+            let attempt = if same { last.attempt } else { attempt };
+            Need::New { attempt, restart: Some(backoff::instead(last)), because: Reason::StartBrokenOff }
+        }
         ContainerState::Exited { code, .. } if restarts(pod.restart_policy, *code) => {
             again(Reason::Ended { code: *code, policy: pod.restart_policy })
         }
@@ -74,6 +81,11 @@ pub(super) fn restarts(policy: RestartPolicy, code: i32) -> bool {
         RestartPolicy::OnFailure => code != 0,
         RestartPolicy::Never => false,
     }
+}
+
+/// Whether an instance that ended badly is followed by another.
+fn retried(pod: &Pod) -> bool {
+    pod.restart_policy != RestartPolicy::Never
 }
 
 /// Whether the container would be started if there were a sandbox.
@@ -102,7 +114,12 @@ pub(super) fn converge(
         match need {
             Need::Runs | Need::Over => {}
             Need::Stop(instance, because) => teardown::stop(draft, instance, pod.grace, because),
+            // One that should not be there is stopped first, by `collect`.
+            Need::Start(_) | Need::New { .. }
+                if view.instances(&container.name).any(Container::is_running) => {}
             Need::Start(instance) => start(draft, instance),
+            Need::New { because: Reason::StartBrokenOff, .. }
+                if start_failed_lately(draft, container, view) => {}
             Need::New { attempt, restart, because } => {
                 let next = New { pod, container, sandbox, attempt, restart };
                 make(draft, &next, because);
@@ -125,6 +142,14 @@ fn start(draft: &mut Draft<'_>, instance: &Container) {
     }
     let (uid, container, id) = (draft.uid.clone(), instance.name.clone(), instance.id.clone());
     draft.step(Action::StartContainer { uid, container, id }, Reason::NotStarted);
+}
+
+/// Whether this agent's own start of the newest instance failed: a start that is broken off again and again is no busy
+/// loop. The wait is noted then.
+fn start_failed_lately(draft: &mut Draft<'_>, container: &ContainerPlan, view: &View<'_>) -> bool {
+    let Some(last) = view.instances(&container.name).next() else { return false };
+    let (uid, container, id) = (draft.uid.clone(), last.name.clone(), last.id.clone());
+    draft.failed_lately(&Action::StartContainer { uid, container, id })
 }
 
 /// An instance to be made.
@@ -192,14 +217,17 @@ fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
 }
 
 /// Removes instances nobody asks for any more: all but the newest and the newest dead one of each container
-/// (`kubelet-static-pods.md 2.13`), and everything of containers that the pod does not have.
+/// (`kubelet-static-pods.md 2.13`), everything of containers that the pod does not have, and a second instance of one
+/// attempt, which is none of its history.
 pub(super) fn collect(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) {
     let mut newest: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
+    let mut attempts = BTreeSet::new();
     for instance in &view.containers {
         let in_pod = pod.containers.iter().any(|c| c.name == instance.name);
         let (newer, newer_dead) = newest.entry(&instance.name).or_default();
         let dead = matches!(instance.state, ContainerState::Exited { .. } | ContainerState::Unknown);
-        let keep = in_pod && (!*newer || (dead && !*newer_dead));
+        let first = attempts.insert((&instance.name, instance.attempt));
+        let keep = in_pod && first && (!*newer || (dead && !*newer_dead));
         *newer = true;
         *newer_dead |= dead;
         let because = if in_pod { Reason::Superseded } else { Reason::NotInPod };
@@ -212,3 +240,6 @@ pub(super) fn collect(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,8 @@ pub enum Reason {
     NoInstance,
     /// The last instance never ran and cannot be started any more.
     NeverRan,
+    /// The last instance's start was broken off, with the agent that asked for it.
+    StartBrokenOff,
     /// The last instance ended and the policy wants another.
     Ended {
         /// Its exit code.
@@ -72,6 +74,7 @@ impl fmt::Display for Reason {
             Self::ImageNeeded => "the image is needed",
             Self::NoInstance => "the container has no instance",
             Self::NeverRan => "the last instance was never started",
+            Self::StartBrokenOff => "the last instance's start was broken off",
             Self::Ended { code, policy } => {
                 return write!(f, "exited with code {code}, restartPolicy {policy:?}");
             }

@@ -98,7 +98,7 @@ spec:
     volumeMounts: [{name: shared, mountPath: /shared}]
   - name: client
     image: localhost/podstead/busybox:1
-    command: [/bin/sh, -c, "while ! [ -f /shared/ready ]; do sleep 0.1; done; sleep 0.3; wget -qO- http://127.0.0.1:8080/; cat /etc/hosts; exec sleep 1000"]
+    command: [/bin/sh, -c, "while ! [ -f /shared/ready ]; do sleep 0.1; done; until wget -qO- http://127.0.0.1:8080/; do sleep 0.1; done; cat /etc/hosts; exec sleep 1000"]
     volumeMounts: [{name: shared, mountPath: /shared}]
 "#;
     let pod = node.apply("pair", manifest).expect("apply");

@@ -32,7 +32,7 @@ pub use image::{Auth, Image, ImageFs, ImageSpec, PullProgress};
 pub use resources::LinuxResources;
 pub use sandbox::{DnsConfig, PodIdentity, PortMapping, Protocol, SandboxSpec};
 pub use security::{ContainerSecurity, NamespaceMode, Namespaces, Profile, SandboxSecurity, SelinuxOptions};
-pub use snapshot::{Container, ContainerState, Sandbox, SandboxState, Snapshot};
+pub use snapshot::{Container, ContainerState, START_BROKEN_OFF, Sandbox, SandboxState, Snapshot};
 pub use stats::{ContainerStats, SandboxStats};
 pub use status::{CgroupDriver, RuntimeInfo, RuntimeStatus};
 pub use stream::{ExecOutput, ExecSpec, ExecStreams, TerminalSize};
@@ -78,7 +78,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes the sandbox and all its containers.
     fn remove_sandbox(&self, id: &SandboxId) -> impl Future<Output = Result<()>> + Send;
 
-    /// Makes a container, not yet running; its key is sandbox, name and attempt. The image must be present.
+    /// Makes a container, not yet running; its key is sandbox, name and attempt. The image must be present. One of this
+    /// key whose start was [broken off](START_BROKEN_OFF) before anything ran is made anew, with another id.
     fn create_container(
         &self,
         sandbox: &SandboxId,

@@ -56,6 +56,12 @@ pub struct Sandbox {
     pub runtime_handler: String,
 }
 
+/// Reason of an [exit](ContainerState::Exited) that the container had no part in: the caller that was starting it went
+/// away, so the runtime gave the start up. Exited with `started_at` "never", nothing of it ran, and
+/// [`create_container`](crate::Runtime::create_container) with the same key makes it anew; else something of it may
+/// have run, and it counts as an instance.
+pub const START_BROKEN_OFF: &str = "StartBrokenOff";
+
 /// Where a container is in its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerState {
@@ -74,7 +80,7 @@ pub enum ContainerState {
         started_at: Time,
         /// When it ended.
         finished_at: Time,
-        /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`.
+        /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`; [`START_BROKEN_OFF`].
         reason: String,
         /// Details, for people.
         message: String,
@@ -127,6 +133,16 @@ impl Container {
 }
 
 impl ContainerState {
+    /// Whether its start was broken off, see [`START_BROKEN_OFF`].
+    pub fn start_was_broken_off(&self) -> bool {
+        matches!(self, Self::Exited { reason, .. } if reason == START_BROKEN_OFF)
+    }
+
+    /// Whether it is over and nothing of it ever ran.
+    pub fn never_ran(&self) -> bool {
+        matches!(self, Self::Exited { started_at, .. } if started_at.known().is_none())
+    }
+
     /// The exit code of one that is over.
     pub fn exit_code(&self) -> Option<i32> {
         match self {

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use crate::channel::{self, EndpointError};
 use crate::observe::Details;
+use crate::once::Flights;
 use crate::proto::image_service_client::ImageServiceClient;
 use crate::proto::runtime_service_client::RuntimeServiceClient;
 use crate::{Options, call, convert, hints, node, proto, stream};
@@ -37,6 +38,8 @@ pub(crate) struct Inner {
     ours: Mutex<HashSet<String>>,
     /// What the last [`Runtime::observe`] learned beyond the listings.
     pub(crate) details: Mutex<Details>,
+    /// Sandboxes and containers that are being made or started now.
+    pub(crate) flights: Flights,
     /// Counts the verbs that make things run, so that hints look more often from then on.
     pub(crate) activity: watch::Sender<u64>,
 }
@@ -53,6 +56,7 @@ impl Cri {
                 hugepage_sizes: node::hugepage_sizes(),
                 ours: Mutex::default(),
                 details: Mutex::default(),
+                flights: Flights::default(),
                 activity: watch::Sender::new(0),
             }),
         })

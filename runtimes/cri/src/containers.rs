@@ -1,5 +1,7 @@
 //! Verbs on containers.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podstead_runtime::{
@@ -8,6 +10,7 @@ use podstead_runtime::{
 };
 
 use crate::client::Inner;
+use crate::once::{self, Patience};
 use crate::sandboxes::{absent_is_done, make_directory, seconds};
 use crate::{call, convert, proto};
 
@@ -16,86 +19,158 @@ const MAX_OUTPUT: usize = 16 << 20;
 
 impl Inner {
     pub(crate) async fn create_container(
+        self: &Arc<Self>,
+        sandbox: &SandboxId,
+        spec: &ContainerSpec,
+        pod: &SandboxSpec,
+    ) -> Result<ContainerId> {
+        let key = format!("create container {} (attempt {}) in sandbox {sandbox}", spec.name, spec.attempt);
+        let inner = Arc::clone(self);
+        let (sandbox, spec, pod) = (sandbox.clone(), spec.clone(), pod.clone());
+        let make = async move { inner.make_container(&sandbox, &spec, &pod).await.map(|id| id.0) };
+        self.flights.join(key, make).await.map(ContainerId)
+    }
+
+    async fn make_container(
         &self,
         sandbox: &SandboxId,
         spec: &ContainerSpec,
         pod: &SandboxSpec,
     ) -> Result<ContainerId> {
         let doing = || {
-            format!(
-                "create container {} of pod {} (attempt {})",
-                spec.name,
-                pod.pod.full_name(),
-                spec.attempt
-            )
+            let (name, pod, attempt) = (&spec.name, pod.pod.full_name(), spec.attempt);
+            format!("create container {name} of pod {pod} (attempt {attempt})")
         };
         if !self.owns_sandbox(sandbox, doing).await? {
             return Err(Error::not_found(doing(), format!("sandbox {sandbox}")));
         }
+        let log = (!spec.log_path.as_os_str().is_empty()).then(|| pod.log_directory.join(&spec.log_path));
         if let Some(id) = self.find_container(sandbox, spec).await? {
-            return Ok(id);
+            if !self.is_worthless(&id).await? {
+                return Ok(id);
+            }
+            self.clear_away(&id, log.as_deref()).await?;
         }
         let node = self.node_for(pod).await?;
         let invalid = |error| Error::invalid(doing(), error);
         let config = convert::container_config(spec, pod, &node).map_err(invalid)?;
         let sandbox_config = convert::sandbox_config(pod, &node).map_err(invalid)?;
-        if let Some(parent) = spec.log_path.parent().filter(|_| !spec.log_path.as_os_str().is_empty()) {
-            make_directory(&doing, &pod.log_directory.join(parent)).await?;
+        if let Some(directory) = log.as_deref().and_then(Path::parent) {
+            make_directory(&doing, directory).await?;
         }
-        let limit = Some(self.limit());
         let request = proto::CreateContainerRequest {
             pod_sandbox_id: sandbox.0.clone(),
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        let mut client = self.runtime();
-        let call = client.create_container(call::request(request, limit));
-        let id = match call::within(doing, limit, call).await {
-            Ok(answer) => ContainerId(answer.container_id),
-            Err(error) => self.after_failed_create(sandbox, spec, error).await?,
-        };
+        let id = self.send_create(sandbox, spec, &request, &doing).await?;
         self.remember(id.as_str());
         Ok(id)
     }
 
-    /// Another call may have been faster; or the image is missing, which servers say in words of their own.
-    async fn after_failed_create(
+    /// Creates, and waits for an earlier creation of the same that is still being carried out or taken back.
+    async fn send_create(
         &self,
         sandbox: &SandboxId,
         spec: &ContainerSpec,
-        error: Error,
+        request: &proto::CreateContainerRequest,
+        doing: &(impl Fn() -> String + Send + Sync),
     ) -> Result<ContainerId> {
-        let Error::Failed { doing, cause } = error else { return Err(error) };
-        if let Ok(Some(id)) = self.find_container(sandbox, spec).await {
-            return Ok(id);
+        let limit = self.limit();
+        let mut client = self.runtime();
+        let mut patience = Patience::new(limit);
+        loop {
+            let call = client.create_container(call::request(request.clone(), Some(limit)));
+            let error = match call::within(doing, Some(limit), call).await {
+                Ok(answer) => return Ok(ContainerId(answer.container_id)),
+                Err(error) => error,
+            };
+            if let Ok(Some(id)) = self.find_container(sandbox, spec).await {
+                return Ok(id);
+            }
+            if !once::is_reserved(&error) {
+                return Err(self.name_missing_image(spec, error).await);
+            }
+            if let Some(holder) = once::holder(&error)
+                && self.owns_container(&holder.into(), doing).await?
+            {
+                // Ready just now; or one of ours that is not what we look for, which will not go by itself.
+                return self.find_container(sandbox, spec).await?.ok_or(error);
+            }
+            if !patience.wait().await {
+                return Err(error);
+            }
         }
+    }
+
+    /// That the image is missing servers say in words of their own.
+    async fn name_missing_image(&self, spec: &ContainerSpec, error: Error) -> Error {
+        let Error::Failed { doing, cause } = error else { return error };
         let mut image = spec.image.clone();
         if !spec.image_id.is_empty() {
             image.image.clone_from(&spec.image_id);
         }
         match self.image(&image).await {
-            Ok(None) => Err(Error::not_found(doing, format!("image {}", image.image))),
-            _ => Err(Error::Failed { doing, cause }),
+            Ok(None) => Error::not_found(doing, format!("image {}", image.image)),
+            _ => Error::Failed { doing, cause },
         }
     }
 
-    pub(crate) async fn start_container(&self, id: &ContainerId) -> Result<()> {
+    /// Whether nothing of it ran and it cannot be started any more.
+    async fn is_worthless(&self, id: &ContainerId) -> Result<bool> {
+        match self.container_status(id, false).await {
+            Ok((status, _)) => Ok(convert::start_broken_off(&status) == Some(convert::BrokenOff::NeverRan)),
+            // Gone since it was listed: there is nothing to keep.
+            Err(Error::NotFound { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a container that never ran, after its log, which has nothing in it: a log without its container
+    /// would count as an instance (`kubelet-static-pods.md 2.8`).
+    async fn clear_away(&self, id: &ContainerId, log: Option<&Path>) -> Result<()> {
+        tracing::info!(container = %id, "its start was broken off and nothing of it ran: made anew");
+        if let Some(log) = log
+            && tokio::fs::symlink_metadata(log).await.is_ok_and(|file| file.is_file() && file.len() == 0)
+        {
+            let _ = tokio::fs::remove_file(log).await;
+        }
+        self.remove_container(id).await
+    }
+
+    pub(crate) async fn start_container(self: &Arc<Self>, id: &ContainerId) -> Result<()> {
+        let (inner, container) = (Arc::clone(self), id.clone());
+        let start = async move { inner.begin_container(&container).await.map(|()| String::new()) };
+        self.flights.join(format!("start container {id}"), start).await.map(drop)
+    }
+
+    async fn begin_container(&self, id: &ContainerId) -> Result<()> {
         let doing = || format!("start container {id}");
         if !self.owns_container(id, doing).await? {
             return Err(Error::not_found(doing(), format!("container {id}")));
         }
         self.something_runs();
-        let limit = Some(self.limit());
-        let request = call::request(proto::StartContainerRequest { container_id: id.0.clone() }, limit);
+        let limit = self.limit();
         let mut client = self.runtime();
-        let begun = Time::now();
-        let Err(error) = call::within(doing, limit, client.start_container(request)).await else {
-            return Ok(());
-        };
-        // Running already, or over since before this call: done. One that failed to start just now is neither.
-        match self.container_status(id, false).await {
-            Ok((status, _)) if already_started(&status, begun) => Ok(()),
-            _ => Err(error),
+        let mut patience = Patience::new(limit);
+        let mut begun = Time::now();
+        loop {
+            let request = proto::StartContainerRequest { container_id: id.0.clone() };
+            let call = client.start_container(call::request(request, Some(limit)));
+            let Err(error) = call::within(doing, Some(limit), call).await else { return Ok(()) };
+            if once::is_under_way(&error) {
+                // Another's start; whatever comes of it, it was started before our next call.
+                if !patience.wait().await {
+                    return Err(error);
+                }
+                begun = Time::now();
+                continue;
+            }
+            // Running already, or over since before this call: done. One that failed to start just now is neither.
+            return match self.container_status(id, false).await {
+                Ok((status, _)) if already_started(&status, begun) => Ok(()),
+                _ => Err(error),
+            };
         }
     }
 
@@ -117,10 +192,17 @@ impl Inner {
         if !self.owns_container(id, doing).await? {
             return Ok(());
         }
-        let limit = Some(self.limit());
-        let request = call::request(proto::RemoveContainerRequest { container_id: id.0.clone() }, limit);
+        let limit = self.limit();
         let mut client = self.runtime();
-        absent_is_done(call::within(doing, limit, client.remove_container(request)).await)
+        let mut patience = Patience::new(limit);
+        loop {
+            let request = proto::RemoveContainerRequest { container_id: id.0.clone() };
+            let call = client.remove_container(call::request(request, Some(limit)));
+            match absent_is_done(call::within(doing, Some(limit), call).await) {
+                Err(error) if once::is_under_way(&error) && patience.wait().await => {}
+                answer => return answer,
+            }
+        }
     }
 
     pub(crate) async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {

@@ -11,6 +11,7 @@ mod hints;
 mod images;
 mod node;
 mod observe;
+mod once;
 pub mod proto;
 mod sandboxes;
 mod stream;

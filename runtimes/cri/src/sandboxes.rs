@@ -1,15 +1,29 @@
 //! Verbs on sandboxes. CRI promises idempotence only for stop and remove; for the rest we look first.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use podstead_runtime::{CgroupDriver, Error, Result, SandboxId, SandboxSpec, labels};
 
 use crate::client::Inner;
+use crate::once::{self, Patience};
 use crate::{call, convert, proto};
 
 impl Inner {
-    pub(crate) async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<SandboxId> {
+    pub(crate) async fn run_sandbox(self: &Arc<Self>, spec: &SandboxSpec) -> Result<SandboxId> {
+        let key = format!(
+            "run sandbox of pod {} ({}, attempt {})",
+            spec.pod.full_name(),
+            spec.pod.uid,
+            spec.attempt
+        );
+        let (inner, spec) = (Arc::clone(self), spec.clone());
+        let make = async move { inner.make_sandbox(&spec).await.map(|id| id.0) };
+        self.flights.join(key, make).await.map(SandboxId)
+    }
+
+    async fn make_sandbox(&self, spec: &SandboxSpec) -> Result<SandboxId> {
         let doing = || format!("run sandbox of pod {} (attempt {})", spec.pod.full_name(), spec.attempt);
         if let Some(id) = self.find_sandbox(spec).await? {
             return Ok(id);
@@ -18,18 +32,37 @@ impl Inner {
             .map_err(|error| Error::invalid(doing(), error))?;
         // CRI-O makes no directory below this one, and an absent one is a failure without a reason.
         make_directory(&doing, &spec.log_directory).await?;
-        let limit = Some(self.limit() * 2);
+        let limit = self.limit() * 2;
         let request = proto::RunPodSandboxRequest {
             config: Some(config),
             runtime_handler: spec.runtime_handler.clone(),
         };
         self.something_runs();
         let mut client = self.runtime();
-        let call = client.run_pod_sandbox(call::request(request, limit));
-        let id = match call::within(doing, limit, call).await {
-            Ok(answer) => SandboxId(answer.pod_sandbox_id),
-            // Another call of ours may have been faster.
-            Err(error) => self.find_sandbox(spec).await.ok().flatten().ok_or(error)?,
+        let mut patience = Patience::new(limit);
+        let id = loop {
+            let call = client.run_pod_sandbox(call::request(request.clone(), Some(limit)));
+            let error = match call::within(doing, Some(limit), call).await {
+                Ok(answer) => break SandboxId(answer.pod_sandbox_id),
+                Err(error) => error,
+            };
+            // Another's call may have been faster.
+            if let Ok(Some(id)) = self.find_sandbox(spec).await {
+                break id;
+            }
+            if !once::is_reserved(&error) {
+                return Err(error);
+            }
+            // A call of an agent that is dead is still being carried out, or taken back: then the name is free again.
+            if let Some(holder) = once::holder(&error)
+                && self.owns_sandbox(&holder.into(), doing).await?
+            {
+                // Ready just now; or one of ours that is not what we look for, which will not go by itself.
+                break self.find_sandbox(spec).await?.ok_or(error)?;
+            }
+            if !patience.wait().await {
+                return Err(error);
+            }
         };
         self.remember(id.as_str());
         Ok(id)

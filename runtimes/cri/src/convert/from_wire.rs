@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use podstead_runtime::{
-    Container, ContainerState, ContainerStats, Image, ImageFs, PodIdentity, Sandbox, SandboxState,
-    SandboxStats, Time,
+    Container, ContainerState, ContainerStats, Image, ImageFs, PodIdentity, START_BROKEN_OFF, Sandbox,
+    SandboxState, SandboxStats, Time,
 };
 
 use super::IMAGE_AS_WRITTEN;
@@ -89,7 +89,12 @@ fn state_of_container(status: &proto::ContainerStatus) -> ContainerState {
         }
         Ok(proto::ContainerState::ContainerExited) => ContainerState::Exited {
             code: status.exit_code,
-            started_at: Time(status.started_at.max(0)),
+            started_at: match start_broken_off(status) {
+                Some(BrokenOff::MayHaveRun) => Time(status.finished_at),
+                // containerd notes the start when its call is over; a short command has ended by then.
+                _ if status.finished_at > 0 => Time(status.started_at.clamp(0, status.finished_at)),
+                _ => Time(status.started_at.max(0)),
+            },
             finished_at: Time(status.finished_at),
             reason: exit_reason(status),
             message: status.message.clone(),
@@ -98,8 +103,38 @@ fn state_of_container(status: &proto::ContainerStatus) -> ContainerState {
     }
 }
 
+/// How far a start had come that was given up because its call ended early: its caller was killed, or its time was up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokenOff {
+    /// Not to the container's own process.
+    NeverRan,
+    /// The process was being let go, and was killed.
+    MayHaveRun,
+}
+
+/// Whether the container is over for that reason. containerd shows such a one as exited with `StartError`, in the words
+/// below, and never as started.
+pub fn start_broken_off(status: &proto::ContainerStatus) -> Option<BrokenOff> {
+    let words = &status.message;
+    let given_up = words.contains("context canceled")
+        || words.contains("context deadline exceeded")
+        || (words.contains("failed to start shim") && words.contains("signal: killed"));
+    let start_error = status.state() == proto::ContainerState::ContainerExited
+        && status.reason == "StartError"
+        && status.started_at <= 0;
+    let how_far = if words.contains("failed to start containerd task") {
+        BrokenOff::MayHaveRun
+    } else {
+        BrokenOff::NeverRan
+    };
+    (start_error && given_up).then_some(how_far)
+}
+
 /// The server's reason, or the one its exit code means.
 fn exit_reason(status: &proto::ContainerStatus) -> String {
+    if start_broken_off(status).is_some() {
+        return START_BROKEN_OFF.to_owned();
+    }
     match (status.reason.as_str(), status.exit_code) {
         ("", 0) => "Completed".to_owned(),
         ("", _) => "Error".to_owned(),
@@ -194,6 +229,54 @@ mod tests {
         assert_eq!(reason(&exited(0, "")), "Completed");
         assert_eq!(reason(&exited(137, "")), "Error");
         assert_eq!(reason(&exited(137, "OOMKilled")), "OOMKilled");
+    }
+
+    #[test]
+    fn nothing_ends_before_it_started() {
+        for (started_at, finished_at, started) in [(9, 7, 7), (5, 7, 5), (0, 7, 0), (-1, 7, 0), (5, 0, 5)] {
+            let status = proto::ContainerStatus {
+                state: proto::ContainerState::ContainerExited.into(),
+                started_at,
+                finished_at,
+                ..Default::default()
+            };
+            let ContainerState::Exited { started_at, .. } = state_of_container(&status) else {
+                panic!("exited")
+            };
+            assert_eq!(started_at, Time(started));
+        }
+    }
+
+    #[test]
+    fn a_start_whose_caller_went_away_is_told_apart_from_one_that_failed() {
+        let exited = |message: &str, started_at| proto::ContainerStatus {
+            state: proto::ContainerState::ContainerExited.into(),
+            exit_code: 128,
+            reason: "StartError".into(),
+            message: message.into(),
+            started_at,
+            finished_at: 7,
+            ..Default::default()
+        };
+        let canceled =
+            "failed to create containerd task: failed to create shim task: context canceled: unknown";
+        let killed =
+            "failed to create containerd task: failed to start shim: start failed: : signal: killed: unknown";
+        for words in [canceled, killed] {
+            let state = state_of_container(&exited(words, 0));
+            assert!(state.start_was_broken_off() && state.never_ran(), "{words}");
+            assert_eq!(start_broken_off(&exited(words, 5)), None, "it was started");
+        }
+        let let_go = r#"failed to start containerd task "0f": context canceled: unknown"#;
+        let state = state_of_container(&exited(let_go, 0));
+        assert!(state.start_was_broken_off() && !state.never_ran(), "{state:?}");
+        let missing = "failed to create containerd task: exec: \"/no\": no such file or directory: unknown";
+        assert_eq!(start_broken_off(&exited(missing, 0)), None);
+        let running = proto::ContainerStatus {
+            state: proto::ContainerState::ContainerRunning.into(),
+            ..exited(killed, 0)
+        };
+        assert_eq!(start_broken_off(&running), None);
     }
 
     #[test]

@@ -6,7 +6,8 @@ mod to_wire;
 mod words;
 
 pub use from_wire::{
-    attributes, container, container_stats, image, image_fs, sandbox, sandbox_stats, state_of_sandbox,
+    BrokenOff, attributes, container, container_stats, image, image_fs, sandbox, sandbox_stats,
+    start_broken_off, state_of_sandbox,
 };
 pub use to_wire::{Node, auth, container_config, image_spec, resources, sandbox_config};
 

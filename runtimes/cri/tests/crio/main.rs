@@ -125,6 +125,64 @@ async fn verbs_repeated_make_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_reserved_is_waited_for() {
+    let pair = Pair::new(false);
+    let pod = pair.pod();
+    pair.server.world().reserved = 3;
+    let sandbox = pair.cri.run_sandbox(&pod).await.expect("run_sandbox");
+    assert_eq!(pair.server.calls("RunPodSandbox"), 4);
+    pair.server.world().reserved = 2;
+    pair.cri.create_container(&sandbox, &container(), &pod).await.expect("create_container");
+    assert_eq!(pair.server.calls("CreateContainer"), 3);
+}
+
+#[tokio::test]
+async fn a_name_that_stays_reserved_is_given_up_at_the_deadline() {
+    let options = Options { request_timeout: Duration::from_millis(300), ..Options::default() };
+    let pair = Pair::with(false, options);
+    pair.server.world().reserved = u32::MAX;
+    let begun = Instant::now();
+    let error = pair.cri.run_sandbox(&pair.pod()).await.expect_err("never free");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(error.retry() == Retry::Backoff && error.to_string().contains("is reserved"), "{error}");
+    assert!(pair.server.calls("RunPodSandbox") < 10, "not hammered");
+}
+
+#[tokio::test]
+async fn a_dropped_run_is_carried_on_and_asked_for_once() {
+    let pair = Pair::new(false);
+    let pod = pair.pod();
+    pair.server.world().slow = Duration::from_millis(300);
+    for _ in 0..3 {
+        let dropped = tokio::time::timeout(Duration::from_millis(20), pair.cri.run_sandbox(&pod)).await;
+        assert!(dropped.is_err());
+    }
+    let (one, two) = tokio::join!(pair.cri.run_sandbox(&pod), pair.cri.run_sandbox(&pod));
+    assert_eq!(one.expect("run_sandbox"), two.expect("run_sandbox"));
+    assert_eq!((pair.server.calls("RunPodSandbox"), pair.server.world().sandboxes.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_backlog_of_events_is_taken_without_a_call_for_each() {
+    let pair = Pair::new(true);
+    for n in 0..1000 {
+        // As many as CRI-O keeps for its first listener; most are others'.
+        let labels: &[(&str, &str)] =
+            if n % 100 == 0 { &[(labels::OWNER, labels::DEFAULT_OWNER)] } else { &[] };
+        pair.server.event(&format!("s{n}"), labels, &format!("u{n}"));
+    }
+    let mut hints = pair.cri.hints();
+    let mut pods = Vec::new();
+    while let Some(hint) = soon(&mut hints, Duration::from_millis(1500)).await {
+        if let Hint::Pod(uid) = hint {
+            pods.push(uid.0);
+        }
+    }
+    assert_eq!(pods, (0..10).map(|n| format!("u{}", n * 100)).collect::<Vec<_>>());
+    assert_eq!(pair.server.all_calls(), 1, "only the events were asked for");
+}
+
+#[tokio::test]
 async fn a_quiet_node_costs_two_calls_a_reading() {
     let pair = Pair::new(false);
     let id = pair.running_container().await;

@@ -27,6 +27,10 @@ pub struct World {
     pub exec_url: String,
     /// RunPodSandbox never answers.
     pub hang: bool,
+    /// How long RunPodSandbox takes.
+    pub slow: Duration,
+    /// How often RunPodSandbox and CreateContainer say that the name is reserved before it is free or made.
+    pub reserved: u32,
     next: u32,
 }
 
@@ -141,14 +145,25 @@ impl RuntimeService for Crio {
     }
 
     async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
-        if self.called("RunPodSandbox").hang {
+        let (hang, slow) = {
+            let world = self.called("RunPodSandbox");
+            (world.hang, world.slow)
+        };
+        if hang {
             std::future::pending::<()>().await;
         }
+        tokio::time::sleep(slow).await;
+        self.refuse_reserved()?;
         let config = request.into_inner().config.unwrap_or_default();
         if config.linux.as_ref().is_none_or(|linux| linux.cgroup_parent.is_empty()) {
             return Err(Status::unknown("no cgroup parent: 2 CPU shares for the infra container"));
         }
         let mut world = self.world();
+        // Asked again for the same name and attempt, CRI-O answers what it made.
+        let key = |config: &PodSandboxConfig| config.metadata.clone();
+        if let Some((id, _)) = world.sandboxes.iter().find(|(_, (made, _))| key(made) == key(&config)) {
+            return Ok(Response::new(RunPodSandboxResponse { pod_sandbox_id: id.clone() }));
+        }
         world.next += 1;
         let id = format!("sandbox{}", world.next);
         world.sandboxes.insert(id.clone(), (config, PodSandboxState::SandboxReady));
@@ -212,6 +227,7 @@ impl RuntimeService for Crio {
         let request = request.into_inner();
         let config = request.config.unwrap_or_default();
         let sandbox = request.sandbox_config.unwrap_or_default();
+        self.refuse_reserved()?;
         self.check(&config, &sandbox)?;
         let mut world = self.world();
         world.next += 1;
@@ -314,6 +330,13 @@ impl RuntimeService for Crio {
 }
 
 impl Crio {
+    fn refuse_reserved(&self) -> Result<(), Status> {
+        let mut world = self.world();
+        let Some(left) = world.reserved.checked_sub(1) else { return Ok(()) };
+        world.reserved = left;
+        Err(Status::unknown("currently at stage: container storage creation: name is reserved"))
+    }
+
     /// What CRI-O refuses.
     fn check(&self, config: &ContainerConfig, sandbox: &PodSandboxConfig) -> Result<(), Status> {
         let pid = |options: Option<&NamespaceOption>| options.map(|options| options.pid);
