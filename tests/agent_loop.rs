@@ -12,8 +12,11 @@ use podstead::node::cgroup::Cgroups;
 use podstead::pod::NodeFacts;
 use podstead::reconcile::{self, View, Wanted};
 use podstead::report;
-use podstead_fake::{Fake, Fault, Verb};
-use podstead_runtime::{Container, ContainerState, Error, RuntimeStatus, labels};
+use podstead_fake::{End, Event, Fake, Fault, Verb};
+use podstead_runtime::{
+    Container, ContainerSpec, ContainerState, Error, PodIdentity, RuntimeStatus, SandboxSpec, SandboxState,
+    labels,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -204,5 +207,62 @@ async fn a_runtime_that_cannot_be_read_changes_nothing_and_is_told() {
     assert_eq!(fake.world(|w| w.snapshot(labels::DEFAULT_OWNER)).containers.len(), 1);
     agent.fake.set_unreachable(false);
     agent.until("it goes on", |v| v.error.is_none() && v.observed.snapshot.sandboxes.is_empty()).await;
+    agent.end().await;
+}
+
+/// A sandbox of pod u1 with running instances of its container, as some other hand left them.
+fn inherited(fake: &Fake, sandbox_attempt: u32, instances: &[u32]) {
+    let pod = PodIdentity { name: "web-node".into(), namespace: "default".into(), uid: "u1".into() };
+    let sandbox_spec = SandboxSpec { pod: pod.clone(), attempt: sandbox_attempt, ..SandboxSpec::default() };
+    fake.world(|world| {
+        world.add_image("img:1");
+        let sandbox = world.run_sandbox(labels::DEFAULT_OWNER, &sandbox_spec);
+        for attempt in instances {
+            let mut spec = ContainerSpec {
+                name: "c".into(),
+                attempt: *attempt,
+                image: "img:1".into(),
+                ..ContainerSpec::default()
+            };
+            spec.labels.insert(labels::POD_UID.into(), pod.uid.0.clone());
+            spec.labels.insert(labels::POD_NAME.into(), pod.name.clone());
+            spec.labels.insert(labels::POD_NAMESPACE.into(), pod.namespace.clone());
+            let id = world.create_container(labels::DEFAULT_OWNER, &sandbox, &spec, &sandbox_spec).unwrap();
+            world.start_container(labels::DEFAULT_OWNER, &id).unwrap();
+        }
+        world.events.clear();
+    });
+}
+
+/// Whether something that ran was killed without having been stopped first.
+fn forced(fake: &Fake) -> bool {
+    fake.world(|w| w.events.iter().any(|e| matches!(e, Event::Ended { end: End::Forced, .. })))
+}
+
+#[tokio::test]
+async fn of_two_running_instances_of_one_container_the_newest_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    inherited(&fake, 0, &[0, 1]);
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let view = agent.until("one runs", |v| running(v).len() == 1 && quiet(v)).await;
+    assert_eq!(running(&view)[0].attempt, 1);
+    assert!(!forced(&fake));
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn two_ready_sandboxes_of_one_pod_are_replaced_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    inherited(&fake, 0, &[0]);
+    inherited(&fake, 1, &[1]);
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let view = agent.until("one runs", |v| running(v).len() == 1 && quiet(v)).await;
+    let ready: Vec<_> =
+        view.observed.snapshot.sandboxes.iter().filter(|s| s.state == SandboxState::Ready).collect();
+    assert_eq!(ready.iter().map(|s| s.attempt).collect::<Vec<_>>(), [2]);
+    assert_eq!((running(&view)[0].attempt, &running(&view)[0].sandbox), (2, &ready[0].id));
+    assert!(!forced(&fake));
     agent.end().await;
 }

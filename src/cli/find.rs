@@ -131,5 +131,20 @@ mod tests {
         assert!(error("web-node", None).contains("log, web"));
         assert!(error("web-node", Some("x")).contains("has no container"));
         assert!(error("zzz", None).contains("ps -a"));
+        assert!(error("other/db-node", None).contains("no container or pod"), "another namespace");
+        let previous = container(&all, "db-node", None, true).unwrap_err();
+        assert!(previous.to_string().contains("no previous container"));
+        assert!(previous.downcast_ref::<NotFound>().is_some());
+        let mut twins = all.clone();
+        twins.containers[0].id = "abcd1".into();
+        twins.containers[1].id = "abcd2".into();
+        let unclear = container(&twins, "abcd", None, false).unwrap_err();
+        assert!(unclear.to_string().contains("beginning of 2"), "{unclear}");
+        twins.containers[2].name = "db".into();
+        for c in &mut twins.containers {
+            c.labels.insert(podstead_runtime::labels::POD_UID.into(), c.sandbox.0.clone());
+        }
+        let several = container(&twins, "db", None, false).unwrap_err();
+        assert!(several.to_string().contains("2 pods have a container"), "{several}");
     }
 }

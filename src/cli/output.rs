@@ -106,7 +106,7 @@ pub fn age(then: Time, now: Time) -> String {
 
 /// `1.5MB` as crictl prints sizes (decimal units).
 pub fn size(bytes: u64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB"];
+    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -133,6 +133,20 @@ mod tests {
         assert_eq!(ago(Time::from_secs(999_900), now), "About a minute ago");
         assert_eq!(ago(Time::from_secs(990_000), now), "2 hours ago");
         assert_eq!(age(Time::from_secs(999_000), now), "16m");
+        for (seconds, long, short) in [
+            (0, "Less than a second ago", "0s"),
+            (59, "59 seconds ago", "59s"),
+            (119, "About a minute ago", "119s"),
+            (120, "2 minutes ago", "2m"),
+            (3600, "About an hour ago", "60m"),
+            (7200, "2 hours ago", "2h"),
+            (172_800, "2 days ago", "2d"),
+        ] {
+            let then = Time::from_secs(1_000_000 - seconds);
+            assert_eq!((ago(then, now).as_str(), age(then, now).as_str()), (long, short));
+        }
+        assert_eq!(ago(Time(0), now), "never");
+        assert_eq!(ago(Time::from_secs(1_000_001), now), "Less than a second ago", "the clock was set back");
     }
 
     #[test]
@@ -140,6 +154,7 @@ mod tests {
         assert_eq!(size(999), "999B");
         assert_eq!(size(1_234_567), "1.23MB");
         assert_eq!(size(123_456_789), "123MB");
+        assert_eq!((size(0), size(1000), size(u64::MAX)), ("0B".into(), "1.00kB".into(), "18.4EB".into()));
     }
 
     #[test]

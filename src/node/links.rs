@@ -87,13 +87,26 @@ mod tests {
         tidy(&links, &logs, &snapshot).unwrap();
         let link = links.join("web-node_default_c-abc.log");
         assert!(fs::symlink_metadata(&link).is_err(), "no link before the log exists");
+        assert!(!links.exists(), "no directory without need");
         fs::write(&log, "x").unwrap();
         tidy(&links, &logs, &snapshot).unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), log);
+        fs::remove_file(&link).unwrap();
+        symlink("/elsewhere", &link).unwrap();
+        tidy(&links, &logs, &snapshot).unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), log, "a wrong link is set right");
+        let other = logs.join("default_theirs-node_u2/c/0.log");
+        fs::create_dir_all(other.parent().unwrap()).unwrap();
+        fs::write(&other, "x").unwrap();
+        symlink(&other, links.join("theirs.log")).unwrap();
         symlink("/etc/passwd", links.join("foreign.log")).unwrap();
         fs::remove_file(&log).unwrap();
         tidy(&links, &logs, &Snapshot::default()).unwrap();
         assert!(fs::symlink_metadata(&link).is_err());
         assert!(fs::symlink_metadata(links.join("foreign.log")).is_ok());
+        assert!(fs::symlink_metadata(links.join("theirs.log")).is_ok(), "a live log of another agent's pod");
+        fs::remove_file(&other).unwrap();
+        tidy(&links, &logs, &Snapshot::default()).unwrap();
+        assert!(fs::symlink_metadata(links.join("theirs.log")).is_err(), "a dead one is nobody's");
     }
 }

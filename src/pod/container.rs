@@ -147,6 +147,52 @@ mod tests {
         assert_eq!(with_tag("nginx@sha256:00"), "nginx@sha256:00");
     }
 
+    fn pod(container: &str) -> Pod {
+        let text = format!(
+            "metadata: {{name: web-node, namespace: default, uid: u1}}\n\
+             spec: {{terminationGracePeriodSeconds: 7, volumes: [{{name: v, hostPath: {{path: /h}}}}], containers: [{container}]}}"
+        );
+        serde_yaml::from_str(&text).unwrap()
+    }
+
+    fn spec(pod: &Pod, instance: &Instance) -> ContainerSpec {
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        container_spec(&NodeFacts::default(), pod, container, instance).unwrap()
+    }
+
+    #[test]
+    fn command_and_arguments_expand_with_the_environment_and_the_rest_is_passed_on() {
+        let text = "{name: c, image: i, command: [\"$(A)\"], args: [\"$$(A)\"], workingDir: /w, env: [{name: A, value: x}]}";
+        let made = spec(&pod(text), &Instance { attempt: 3, image_id: "id".into(), ..Instance::default() });
+        assert_eq!((&made.command[..], &made.args[..]), (&["x".to_owned()][..], &["$(A)".to_owned()][..]));
+        assert_eq!((made.working_dir.as_str(), made.image_id.as_str(), made.attempt), ("/w", "id", 3));
+        assert_eq!(made.log_path, std::path::Path::new("c/3.log"));
+        assert_eq!(made.image.image, "i:latest");
+        assert_eq!(made.labels[labels::CONTAINER_NAME], "c");
+    }
+
+    #[test]
+    fn a_container_remembers_what_its_end_needs() {
+        let made = spec(&pod("{name: c, image: i, ports: [{containerPort: 80}]}"), &Instance::default());
+        assert_eq!(made.annotations[labels::TERMINATION_GRACE], "7");
+        assert_eq!(made.annotations[labels::RESTART_COUNT], "0");
+        assert_eq!(made.annotations[labels::TERMINATION_PATH], "/dev/termination-log");
+        assert_eq!(made.annotations[labels::CONTAINER_PORTS], "[{\"containerPort\":80}]");
+    }
+
+    #[test]
+    fn the_pods_hosts_file_is_mounted_unless_the_manifest_has_its_own() {
+        let instance = Instance { hosts_file: Some("/p/etc-hosts".into()), ..Instance::default() };
+        let hosts = |text: &str| {
+            let mounts = spec(&pod(text), &instance).mounts;
+            let at = mounts.iter().filter(|m| m.destination == std::path::Path::new("/etc/hosts"));
+            at.map(|m| (m.source.display().to_string(), m.read_only)).collect::<Vec<_>>()
+        };
+        assert_eq!(hosts("{name: c}"), [("/p/etc-hosts".to_owned(), false)]);
+        let own = "{name: c, volumeMounts: [{name: v, mountPath: /etc/hosts, readOnly: true}]}";
+        assert_eq!(hosts(own), [("/h".to_owned(), true)]);
+    }
+
     #[test]
     fn a_mount_of_an_unknown_volume_names_both() {
         let mount = k8s_openapi::api::core::v1::VolumeMount {

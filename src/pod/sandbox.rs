@@ -62,3 +62,51 @@ fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(text: &str) -> Pod {
+        let mut pod: Pod = serde_yaml::from_str(text).unwrap();
+        pod.metadata.name = Some("web-node".into());
+        pod.metadata.namespace = Some("default".into());
+        pod.metadata.uid = Some("u1".into());
+        pod
+    }
+
+    #[test]
+    fn a_sandbox_bears_the_pods_labels_and_the_kubelets() {
+        let node = NodeFacts { pod_logs_dir: "/var/log/pods".into(), ..NodeFacts::default() };
+        let pod = pod("metadata: {labels: {role: myrole}, annotations: {a: b}}\nspec: {containers: []}");
+        let spec = sandbox_spec(&node, &pod, 2);
+        let labels: Vec<(&str, &str)> = spec.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let expected = [
+            ("io.kubernetes.pod.name", "web-node"),
+            ("io.kubernetes.pod.namespace", "default"),
+            ("io.kubernetes.pod.uid", "u1"),
+            ("role", "myrole"),
+        ];
+        assert_eq!(labels, expected);
+        assert_eq!((spec.attempt, spec.hostname.as_str()), (2, "web-node"));
+        assert_eq!(spec.log_directory, std::path::Path::new("/var/log/pods/default_web-node_u1"));
+        assert_eq!(spec.annotations["a"], "b");
+        assert_eq!(spec.security.namespaces.network, NamespaceMode::Pod);
+    }
+
+    #[test]
+    fn on_the_nodes_network_a_sandbox_has_no_host_name() {
+        let spec = sandbox_spec(&NodeFacts::default(), &pod("spec: {hostNetwork: true, containers: []}"), 0);
+        assert_eq!((spec.hostname.as_str(), spec.security.namespaces.network), ("", NamespaceMode::Node));
+    }
+
+    #[test]
+    fn ports_of_all_containers_are_mapped_with_their_protocol() {
+        let text = "spec:\n  containers:\n  - {name: a, ports: [{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1}]}\n\
+                    \x20 - {name: b, ports: [{containerPort: 53, protocol: UDP}, {containerPort: 1, protocol: SCTP}]}";
+        let ports = sandbox_spec(&NodeFacts::default(), &pod(text), 0).port_mappings;
+        let seen: Vec<_> = ports.iter().map(|p| (p.protocol, p.container_port, p.host_port)).collect();
+        assert_eq!(seen, [(Protocol::Tcp, 80, 8080), (Protocol::Udp, 53, 0), (Protocol::Sctp, 1, 0)]);
+        assert_eq!(ports[0].host_ip, "127.0.0.1");
+    }
+}

@@ -5,7 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 filter=${1:-.}
-skip=${SKIP:-'^(layers|sim|simulation|golden|wire|docs)$'}
+skip=${SKIP:-'^(layers|sim|golden|agent_loop|wire)$'}
 
 if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then
   echo "cgroup v2: this machine has it; the tests have run on it"

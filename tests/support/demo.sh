@@ -56,8 +56,7 @@ trap 'exit 130' INT TERM
 pods() { "$PODSTEAD" pods -o json "${node[@]}"; }
 # the address of the pod whose name begins with $1, when it has one
 address() {
-  pods 2>/dev/null | jq -r --arg name "$1" 'first(.. | objects | select((.name? // .metadata?.name? // "") | tostring | startswith($name))
-    | .. | objects | (.ip?, .podIP?, (.ips? | arrays | .[0])) | strings | select(. != "")) // empty' 2>/dev/null || true
+  pods 2>/dev/null | jq -r --arg name "$1" 'first(.items[] | select(.metadata.name | startswith($name)) | .status.podIP // empty)' || true
 }
 
 say "Importing the images"
@@ -83,7 +82,7 @@ say "podstead ps"
 say "curl http://$ip/"
 curl -fsS --max-time 5 "http://$ip/" || die "the page of the pod static-web cannot be fetched"
 say "podstead logs: the pod hello"
-hello=$("$PODSTEAD" ps -o json "${node[@]}" | jq -r 'first(.. | objects | select(.name? == "hello") | .id? | strings) // empty')
+hello=$("$PODSTEAD" ps -o json "${node[@]}" | jq -r 'first(.containers[] | select(.name == "hello") | .id)')
 [ -z "$hello" ] || "$PODSTEAD" logs --tail 3 "$hello" "${node[@]}"
 
 if [ "${KEEP:-}" = 1 ]; then

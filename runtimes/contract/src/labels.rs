@@ -14,7 +14,7 @@ pub const POD_UID: &str = "io.kubernetes.pod.uid";
 /// Label: the container's name in the spec.
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 
-/// Annotation of containers: hash of name and image (`kubelet-static-pods.md 2.5`).
+/// Annotation of containers: hash of the definition, here of all of it (`kubelet-static-pods.md 2.5`).
 pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
 /// Annotation of containers: restart count, equal to the attempt.
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
