@@ -141,6 +141,33 @@ async fn a_shell_on_a_terminal_sees_its_size_and_the_changes_of_it() {
     pod.end(&sandbox).await;
 }
 
+/// Without input every server speaks WebSocket; with it the older ones need SPDY.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_without_input_has_its_two_outputs_apart_and_nothing_of_them_is_lost() {
+    let pod = Pod::shared("output").await;
+    let (sandbox, id) = pod.running().await;
+    let (mut out, stdout) = tokio::io::simplex(64 << 10);
+    let (mut err, stderr) = tokio::io::simplex(64 << 10);
+    let streams = ExecStreams {
+        stdout: Some(Box::new(stdout)),
+        stderr: Some(Box::new(stderr)),
+        ..ExecStreams::default()
+    };
+    let script = "head -c 3000000 /dev/zero | tr '\\0' x; echo problem >&2; exit 6";
+    let spec = ExecSpec { command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(), tty: false };
+    let (mut printed, mut complained) = (Vec::new(), String::new());
+    let all = async {
+        tokio::join!(
+            pod.cri.exec(&id, &spec, streams),
+            out.read_to_end(&mut printed),
+            err.read_to_string(&mut complained)
+        )
+    };
+    let (code, ..) = tokio::time::timeout(Duration::from_secs(30), all).await.expect("it ends");
+    assert_eq!((code, printed.len(), complained.as_str()), (Ok(6), 3_000_000, "problem\n"));
+    pod.end(&sandbox).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_and_started_again_is_away_meanwhile_and_then_everything_works() {
     let directory = PathBuf::from(format!("/tmp/pcrik{}", std::process::id()));
