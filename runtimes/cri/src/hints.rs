@@ -70,10 +70,22 @@ pub(crate) fn stream(inner: Arc<Inner>) -> Pin<Box<dyn Stream<Item = Hint> + Sen
 
 fn open(inner: &Inner) -> Mode {
     let mut client = inner.runtime();
+    let limit = Some(inner.limit());
     let call: Opening = Box::pin(async move {
+        let server =
+            client.version(call::request(proto::VersionRequest::default(), limit)).await?.into_inner();
+        if loses_events(&server.runtime_name, &server.runtime_version) {
+            return Err(Status::unimplemented("each event reaches one listener only"));
+        }
         client.get_container_events(call::request(proto::GetEventsRequest {}, None)).await
     });
     Mode::Opening { call, since: Instant::now(), settled: false }
+}
+
+/// Whether this server's events cannot be relied on: containerd before 2.0.
+fn loses_events(name: &str, version: &str) -> bool {
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    name == "containerd" && major.is_some_and(|major| major < 2)
 }
 
 impl Watch {
@@ -110,7 +122,9 @@ impl Watch {
                 let since = *since;
                 self.mode = Mode::Events { events: Box::new(events.into_inner()), since };
             }
-            Err(status) if is_refusal(&status) && !lived => self.list_from_now().await,
+            Err(status) if status.code() == Code::Unimplemented || (is_refusal(&status) && !lived) => {
+                self.list_from_now().await
+            }
             Err(_) => self.mode = Mode::Away,
         }
     }
@@ -230,6 +244,15 @@ mod tests {
                 (PodUid::from(*uid), objects.iter().map(|(id, state)| ((*id).to_owned(), *state)).collect())
             })
             .collect()
+    }
+
+    #[test]
+    fn containerd_1_is_listed_whatever_it_offers() {
+        assert!(loses_events("containerd", "v1.7.24"));
+        assert!(loses_events("containerd", "1.7.24~ds1"));
+        for (name, version) in [("containerd", "v2.1.9"), ("containerd", "dev"), ("cri-o", "1.37.0")] {
+            assert!(!loses_events(name, version), "{name} {version}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! podstead's runtime over any CRI v1 server (CRI-O, containerd): a gRPC client that keeps the promises of
 //! [`podstead_runtime::Runtime`]. Touches the server's socket, its streaming address and the pods' log
 //! directories; nothing else on the node.
+//!
+//! What the server does when a caller goes away is not left to it: see `once` for what is being made, and
+//! [`convert::start_broken_off`] for what was given up halfway.
 
 mod call;
 mod channel;

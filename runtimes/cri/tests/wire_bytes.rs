@@ -21,13 +21,13 @@ fn is<M: Message + Default + PartialEq + Debug>(name: &str, wanted: &M) {
 }
 
 /// Totals of `total` for all and one more for some, and the same averages everywhere.
-fn pressure(total: u64) -> Option<PsiStats> {
+fn pressure(total: u64) -> PsiStats {
     let data = |total| Some(PsiData { total, avg10: 1.5, avg60: 2.5, avg300: 3.5 });
-    Some(PsiStats { full: data(total), some: data(total + 1) })
+    PsiStats { full: data(total), some: data(total + 1) }
 }
 
-fn io(total: u64) -> Option<IoUsage> {
-    Some(IoUsage { timestamp: 99, psi: pressure(total) })
+fn io(total: u64) -> IoUsage {
+    IoUsage { timestamp: 99, psi: Some(pressure(total)) }
 }
 
 #[test]
@@ -47,13 +47,13 @@ fn single_fields_are_where_the_definition_has_them() {
 fn pressure_is_read_where_it_is_told() {
     let stats = ContainerStats {
         attributes: Some(ContainerAttributes { id: "c1".into(), ..Default::default() }),
-        cpu: Some(CpuUsage { timestamp: 7, psi: pressure(10), ..Default::default() }),
-        memory: Some(MemoryUsage { timestamp: 8, psi: pressure(20), ..Default::default() }),
-        io: io(30),
+        cpu: Some(CpuUsage { timestamp: 7, psi: Some(pressure(10)), ..Default::default() }),
+        memory: Some(MemoryUsage { timestamp: 8, psi: Some(pressure(20)), ..Default::default() }),
+        io: Some(io(30)),
         ..Default::default()
     };
     is("StreamContainerStatsResponse", &StreamContainerStatsResponse { container_stats: vec![stats] });
-    let linux = Some(LinuxPodSandboxStats { io: io(40), ..Default::default() });
+    let linux = Some(LinuxPodSandboxStats { io: Some(io(40)), ..Default::default() });
     let stats = PodSandboxStats { linux, ..Default::default() };
     is("StreamPodSandboxStatsResponse", &StreamPodSandboxStatsResponse { pod_sandbox_stats: vec![stats] });
 }

@@ -179,7 +179,7 @@ async fn a_backlog_of_events_is_taken_without_a_call_for_each() {
         }
     }
     assert_eq!(pods, (0..10).map(|n| format!("u{}", n * 100)).collect::<Vec<_>>());
-    assert_eq!(pair.server.all_calls(), 1, "only the events were asked for");
+    assert_eq!(pair.server.all_calls(), 2, "the version and the events were asked for, nothing else");
 }
 
 #[tokio::test]
