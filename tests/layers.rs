@@ -208,7 +208,9 @@ fn the_decision_is_pure() {
             let outside = used.filter(|u| u.starts_with("std") || u.starts_with("crate") || u.contains("::"));
             let own = |u: &str| {
                 let first = u.split("::").next().unwrap_or_default();
-                first == "super" || u.starts_with("crate::plan::") || root().join(format!("src/plan/{first}.rs")).exists()
+                first == "super"
+                    || u.starts_with("crate::plan::")
+                    || root().join(format!("src/plan/{first}.rs")).exists()
             };
             if let Some(u) = outside.filter(|u| !own(u) && !PLAN_MAY_USE.iter().any(|may| u.starts_with(may)))
             {

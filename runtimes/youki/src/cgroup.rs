@@ -97,7 +97,8 @@ impl Cgroup {
                 usage.cpu_nanos = micros * 1000;
             }
             if let Some(bytes) = number("memory.current").or_else(|| number("memory.usage_in_bytes")) {
-                let idle = stat("memory.stat", "total_inactive_file").or_else(|| stat("memory.stat", "inactive_file"));
+                let idle = stat("memory.stat", "total_inactive_file")
+                    .or_else(|| stat("memory.stat", "inactive_file"));
                 usage.memory = bytes;
                 usage.working_set = bytes.saturating_sub(idle.unwrap_or(0));
             }
@@ -169,7 +170,10 @@ mod tests {
     #[test]
     fn counters_are_found_by_their_whole_name() {
         let text = "oom 4\noom_kill 2\noom_group_kill 1\n";
-        assert_eq!((keyed(text, "oom_kill"), keyed(text, "oom"), keyed(text, "kill")), (Some(2), Some(4), None));
+        assert_eq!(
+            (keyed(text, "oom_kill"), keyed(text, "oom"), keyed(text, "kill")),
+            (Some(2), Some(4), None)
+        );
     }
 
     #[test]

@@ -13,8 +13,8 @@ use podstead_runtime::{
 
 use super::errors::{self, blocking, of};
 use super::layout::make_dir;
-use super::removal::missing;
 use super::records::{ContainerRecord, SandboxRecord, is_owned, new_id};
+use super::removal::missing;
 use super::{Inner, facts, pods};
 use crate::bundle::{self, Bundle, Input};
 use crate::image::Image;
@@ -81,12 +81,18 @@ impl Inner {
 
     /// The id of a container with this key; waits for one that another agent's shim is making, and takes away what
     /// was left half-made.
-    async fn existing(self: &Arc<Self>, doing: &str, sandbox: &str, spec: &ContainerSpec) -> Result<Option<String>> {
+    async fn existing(
+        self: &Arc<Self>,
+        doing: &str,
+        sandbox: &str,
+        spec: &ContainerSpec,
+    ) -> Result<Option<String>> {
         let until = tokio::time::Instant::now() + ANOTHER;
         loop {
             let (inner, sandbox) = (Arc::clone(self), sandbox.to_owned());
             let (name, attempt) = (spec.name.clone(), spec.attempt);
-            let same = move |r: &ContainerRecord| (&r.sandbox, &r.name, r.attempt) == (&sandbox, &name, attempt);
+            let same =
+                move |r: &ContainerRecord| (&r.sandbox, &r.name, r.attempt) == (&sandbox, &name, attempt);
             let found = blocking(doing, move || {
                 for id in super::records::ids(&inner.layout.containers())? {
                     if inner.container(&id)?.is_some_and(|r| same(&r)) {
@@ -124,7 +130,11 @@ impl Inner {
         let failed = |what: &'static str| move |e: io::Error| Error::failed(doing, format!("{what}: {e}"));
         let (dir, run_dir) = (self.layout.container(id), self.layout.run(id));
         let parent = pod.spec.cgroup_parent.trim_end_matches('/');
-        let cgroup = if parent.is_empty() { format!("/podstead/{id}") } else { format!("/{}/{id}", parent.trim_matches('/')) };
+        let cgroup = if parent.is_empty() {
+            format!("/podstead/{id}")
+        } else {
+            format!("/{}/{id}", parent.trim_matches('/'))
+        };
         let rootfs = dir.join("rootfs");
         let bundle = self.bundle(doing, pod, spec, image, &rootfs, &cgroup)?;
         let log = (!spec.log_path.as_os_str().is_empty() && !pod.spec.log_directory.as_os_str().is_empty())
@@ -148,10 +158,18 @@ impl Inner {
         write_json(&dir.join(kept::MAKING), &record).map_err(failed("write the container's record"))?;
         for sub in ["upper", "work", "rootfs"] {
             // Its root directory is the container's own, for all its users.
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(dir.join(sub)).map_err(failed("make a directory"))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(dir.join(sub))
+                .map_err(failed("make a directory"))?;
         }
         if let Some(parent) = log.as_deref().and_then(Path::parent) {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed("make the log directory"))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)
+                .map_err(failed("make the log directory"))?;
         }
         for mount in spec.mounts.iter().filter(|m| m.image.is_none() && !m.source.exists()) {
             fs::create_dir_all(&mount.source).map_err(failed("make the source of a mount"))?;
@@ -209,7 +227,7 @@ impl Inner {
     }
 
     /// The container, if it was made and is ours.
-    pub(super) async fn our_container(
+    pub(super) fn our_container(
         &self,
         doing: &str,
         id: &ContainerId,
@@ -227,7 +245,7 @@ impl Inner {
     /// Lets it go.
     pub(super) async fn start_container(&self, id: &ContainerId) -> Result<()> {
         let doing = of("start", id);
-        let record = self.our_container(&doing, id).await?.ok_or_else(|| missing(&doing, id))?;
+        let record = self.our_container(&doing, id)?.ok_or_else(|| missing(&doing, id))?;
         match launch::ask(&self.layout.run(&record.id), Request::Start).await {
             Ok(()) => Ok(()),
             // It was started, and has ended since.
@@ -239,7 +257,7 @@ impl Inner {
     /// Goes on in a new log file.
     pub(super) async fn reopen_log(&self, id: &ContainerId) -> Result<()> {
         let doing = of("reopen the log of", id);
-        let record = self.our_container(&doing, id).await?.ok_or_else(|| missing(&doing, id))?;
+        let record = self.our_container(&doing, id)?.ok_or_else(|| missing(&doing, id))?;
         match launch::ask(&self.layout.run(&record.id), Request::ReopenLog).await {
             // Nothing is written any more.
             Ok(()) | Err(LaunchError::Gone) => Ok(()),
@@ -250,7 +268,7 @@ impl Inner {
     /// Changes limits in place, by writing them to its cgroup.
     pub(super) async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
         let doing = of("update resources of", id);
-        let record = self.our_container(&doing, id).await?.ok_or_else(|| missing(&doing, id))?;
+        let record = self.our_container(&doing, id)?.ok_or_else(|| missing(&doing, id))?;
         let limits = bundle::resources(resources, &self.node);
         blocking(doing, move || apply(&record, &limits)).await
     }

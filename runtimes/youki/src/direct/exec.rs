@@ -19,7 +19,7 @@ const KEPT: usize = 16 << 20;
 impl Inner {
     pub(super) async fn exec(&self, id: &ContainerId, spec: &ExecSpec, streams: ExecStreams) -> Result<i32> {
         let doing = of("exec in", id);
-        let record = self.our_container(&doing, id).await?.ok_or_else(|| missing(&doing, id))?;
+        let record = self.our_container(&doing, id)?.ok_or_else(|| missing(&doing, id))?;
         let (state, _) = self.state(&record).map_err(|e| Error::failed(&doing, e))?;
         if !matches!(state, ContainerState::Running { .. }) {
             return Err(Error::State { doing, cause: "it does not run".into() });
@@ -50,7 +50,10 @@ impl Inner {
             match tokio::time::timeout(timeout, run).await {
                 Ok(code) => code?,
                 Err(_) => {
-                    return Err(Error::Deadline { doing: of("exec in", id), seconds: timeout.as_secs().max(1) });
+                    return Err(Error::Deadline {
+                        doing: of("exec in", id),
+                        seconds: timeout.as_secs().max(1),
+                    });
                 }
             }
         };

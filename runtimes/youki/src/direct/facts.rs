@@ -26,7 +26,8 @@ pub(super) fn read() -> NodeFacts {
         capabilities: bounding_set(),
         min_oom_score_adj: if held.contains(CapabilitySet::SYS_RESOURCE) { None } else { own_score() },
         kernel: kernel(&rustix::system::uname().release().to_string_lossy()),
-        apparmor: fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y')),
+        apparmor: fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+            .is_ok_and(|t| t.starts_with('Y')),
         selinux: exists("/sys/fs/selinux/enforce"),
     }
 }

@@ -35,7 +35,9 @@ pub(super) fn hints(inner: &Arc<Inner>) -> impl Stream<Item = Hint> + Send + Unp
     let dir = inner.layout.hints();
     let watcher = watch(&dir, sender.clone(), Arc::downgrade(inner));
     let watcher = watcher
-        .inspect_err(|error| tracing::error!(%error, dir = %dir.display(), "ends of containers are seen late"))
+        .inspect_err(
+            |error| tracing::error!(%error, dir = %dir.display(), "ends of containers are seen late"),
+        )
         .ok();
     // What ended before the watch began is found by the first look.
     let _ = sender.try_send(Hint::Everything);

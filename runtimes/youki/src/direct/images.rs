@@ -6,12 +6,17 @@ use std::path::Path;
 use podstead_runtime::image::{PullEvent, PullPhase};
 use podstead_runtime::{Auth, Error, Image, ImageFs, ImageSpec, PullProgress, Result};
 
-use super::errors::{blocking, image as failed};
 use super::Inner;
+use super::errors::{blocking, image as failed};
 use crate::image::{self, Credentials, ErrorKind, Phase, PullOptions, Reference, Removed, Reporter};
 
 impl Inner {
-    pub(super) async fn pull_image(&self, spec: &ImageSpec, auth: &Auth, progress: PullProgress) -> Result<String> {
+    pub(super) async fn pull_image(
+        &self,
+        spec: &ImageSpec,
+        auth: &Auth,
+        progress: PullProgress,
+    ) -> Result<String> {
         let doing = format!("pull image {}", spec.image);
         let reference = Reference::parse(&spec.image).map_err(|e| failed(&doing, &e))?;
         let credentials = match auth {
@@ -21,7 +26,10 @@ impl Inner {
             }
             Auth::Bearer(token) => Credentials::Bearer(token.clone()),
             Auth::Identity(_) => {
-                return Err(Error::Unsupported { doing, what: "identity tokens; use user and password".into() });
+                return Err(Error::Unsupported {
+                    doing,
+                    what: "identity tokens; use user and password".into(),
+                });
             }
         };
         let options = PullOptions {
@@ -43,7 +51,8 @@ impl Inner {
         let name = name.map(Reference::parse).transpose().map_err(|e| failed(&doing, &e))?;
         let imported = self.images.import(path, name.as_ref(), &reporter(progress)).await;
         let imported = imported.map_err(|e| failed(&doing, &e))?;
-        let names = |image: image::Image| if image.repo_tags.is_empty() { vec![image.id] } else { image.repo_tags };
+        let names =
+            |image: image::Image| if image.repo_tags.is_empty() { vec![image.id] } else { image.repo_tags };
         Ok(imported.into_iter().flat_map(names).collect())
     }
 
@@ -67,7 +76,9 @@ impl Inner {
         let in_use: HashSet<String> = records.iter().map(|r| r.image_id.clone()).collect();
         match self.images.remove(&spec.image, &in_use).await {
             Ok(Removed::Untagged { id }) => tracing::info!(image = spec.image, id, "name removed"),
-            Ok(Removed::Deleted { id, freed }) => tracing::info!(image = spec.image, id, freed, "image removed"),
+            Ok(Removed::Deleted { id, freed }) => {
+                tracing::info!(image = spec.image, id, freed, "image removed");
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed(doing, &error)),
         }
@@ -93,7 +104,12 @@ fn reporter(progress: PullProgress) -> Reporter {
             Phase::Extracting => PullPhase::Extracting,
             Phase::Exists => PullPhase::Exists,
         };
-        progress.report(PullEvent { item: event.layer.to_string(), phase, done: event.done, total: event.total });
+        progress.report(PullEvent {
+            item: event.layer.to_string(),
+            phase,
+            done: event.done,
+            total: event.total,
+        });
     })
 }
 

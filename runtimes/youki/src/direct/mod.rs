@@ -27,9 +27,9 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use podstead_runtime::{
-    Auth, CgroupDriver, ContainerId, ContainerSpec, ContainerStats, ExecOutput, ExecSpec, ExecStreams, Hint, Image,
-    ImageFs, ImageSpec, LinuxResources, PullProgress, Result, Runtime, RuntimeInfo, RuntimeStatus, SandboxId,
-    SandboxSpec, SandboxStats, Snapshot,
+    Auth, CgroupDriver, ContainerId, ContainerSpec, ContainerStats, ExecOutput, ExecSpec, ExecStreams, Hint,
+    Image, ImageFs, ImageSpec, LinuxResources, PullProgress, Result, Runtime, RuntimeInfo, RuntimeStatus,
+    SandboxId, SandboxSpec, SandboxStats, Snapshot,
 };
 
 use self::flights::Flights;
@@ -80,7 +80,8 @@ impl Direct {
         let layout = Layout::new(&options.root, &options.state_dir);
         let made = layout.clone();
         errors::blocking("open the runtime's directories", move || made.make()).await?;
-        let images = Store::open(&layout.images()).await.map_err(|e| errors::image("open the image store", &e))?;
+        let images =
+            Store::open(&layout.images()).await.map_err(|e| errors::image("open the image store", &e))?;
         let network = Network::new(Settings {
             conf_dir: options.cni_conf_dir.clone(),
             bin_dirs: options.cni_bin_dirs.clone(),
@@ -197,7 +198,12 @@ impl Runtime for Direct {
         self.0.pull_image(image, auth, progress).await
     }
 
-    async fn import_image(&self, path: &Path, name: Option<&str>, progress: PullProgress) -> Result<Vec<String>> {
+    async fn import_image(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        progress: PullProgress,
+    ) -> Result<Vec<String>> {
         self.0.import_image(path, name, progress).await
     }
 

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use podstead_runtime::{Container, ContainerId, ContainerState, Sandbox, SandboxId, SandboxState, Snapshot, Time};
+use podstead_runtime::{
+    Container, ContainerId, ContainerState, Sandbox, SandboxId, SandboxState, Snapshot, Time,
+};
 
 use super::records::{ContainerRecord, SandboxRecord, is_owned};
 use super::stop::UNKNOWN_CODE;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use podstead_runtime::{ContainerId, Error, Result};
 
+use super::Inner;
 use super::errors::{blocking, of};
 use super::pods::gone;
-use super::Inner;
 use crate::launch::claim;
 use crate::shim::protocol::kept;
 
@@ -17,7 +17,7 @@ impl Inner {
     /// Removes the container; one that runs is killed first. Its log stays.
     pub(super) async fn remove_container(this: &Arc<Self>, id: &ContainerId) -> Result<()> {
         let doing = of("remove", id);
-        if this.our_container(&doing, id).await?.is_none() {
+        if this.our_container(&doing, id)?.is_none() {
             return Ok(());
         }
         let (inner, said, wanted) = (Arc::clone(this), doing.clone(), id.0.clone());

@@ -34,7 +34,8 @@ impl Inner {
                 && is_owned(&record.spec.labels, &inner.options.owner)
         };
         let inner = Arc::clone(self);
-        let found: Vec<_> = blocking(doing, move || Ok(inner.sandboxes()?.into_iter().filter(mine).collect())).await?;
+        let found: Vec<_> =
+            blocking(doing, move || Ok(inner.sandboxes()?.into_iter().filter(mine).collect())).await?;
         for (record, whole) in found {
             if whole {
                 return Ok(SandboxId(record.id));
@@ -53,8 +54,13 @@ impl Inner {
     }
 
     async fn make_sandbox_as(self: &Arc<Self>, doing: &str, id: &str, spec: SandboxSpec) -> Result<()> {
-        let mut record =
-            SandboxRecord { id: id.to_owned(), spec, created_at: Time::now(), ips: Vec::new(), stopped: false };
+        let mut record = SandboxRecord {
+            id: id.to_owned(),
+            spec,
+            created_at: Time::now(),
+            ips: Vec::new(),
+            stopped: false,
+        };
         let (inner, making) = (Arc::clone(self), record.clone());
         blocking(doing, move || {
             let dir = inner.layout.sandbox(&making.id);
@@ -78,7 +84,11 @@ impl Inner {
     }
 
     /// The sandbox, if it is there and ours.
-    pub(super) async fn our_sandbox(self: &Arc<Self>, doing: &str, id: &SandboxId) -> Result<Option<SandboxRecord>> {
+    pub(super) async fn our_sandbox(
+        self: &Arc<Self>,
+        doing: &str,
+        id: &SandboxId,
+    ) -> Result<Option<SandboxRecord>> {
         let (inner, wanted) = (Arc::clone(self), id.0.clone());
         let found = blocking(doing, move || inner.sandbox(&wanted)).await?;
         match found {

@@ -74,7 +74,8 @@ impl Inner {
 
 /// Bytes received and sent by the pod's interface.
 fn traffic(table: &str) -> (u64, u64) {
-    let line = table.lines().find_map(|l| l.trim_start().strip_prefix(crate::network::INTERFACE)?.strip_prefix(':'));
+    let line =
+        table.lines().find_map(|l| l.trim_start().strip_prefix(crate::network::INTERFACE)?.strip_prefix(':'));
     let mut fields = line.unwrap_or_default().split_ascii_whitespace().map(|f| f.parse().unwrap_or(0));
     (fields.next().unwrap_or(0), fields.nth(7).unwrap_or(0))
 }

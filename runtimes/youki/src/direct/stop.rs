@@ -24,7 +24,7 @@ impl Inner {
     /// Sends the stop signal, waits, kills; returns when nothing of it runs.
     pub(super) async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let doing = of("stop", id);
-        if self.our_container(&doing, id).await?.is_none() {
+        if self.our_container(&doing, id)?.is_none() {
             return Ok(());
         }
         self.kill(id, grace).await
@@ -41,26 +41,18 @@ impl Inner {
         };
         let Some(shim) = shim else { return self.settle(&doing, id).await };
         let state: Option<State> = read_json(&run_dir.join(run::STATE)).map_err(failed)?;
-        let (running, signal) = match (&state, self.container(&id.0).map_err(failed)?) {
-            (Some(state), Some(record)) => {
-                let signal = if state.started_at.is_some() { record.stop_signal } else { libc::SIGKILL };
-                (Process::of(state).map_err(failed)?, signal)
-            }
+        let (Some(state), Some(record)) = (state, self.container(&id.0).map_err(failed)?) else {
             // Still being made: without its shim nothing of it starts.
-            _ => {
-                shim.signal(libc::SIGKILL).map_err(failed)?;
-                shim.ended().await.map_err(failed)?;
-                return self.settle(&doing, id).await;
-            }
+            shim.signal(libc::SIGKILL).map_err(failed)?;
+            shim.ended().await.map_err(failed)?;
+            return self.settle(&doing, id).await;
         };
-        if let Some(running) = running {
-            let end = |process: Process| async { process.ended().await.map_err(failed) };
+        let signal = if state.started_at.is_some() { record.stop_signal } else { libc::SIGKILL };
+        if let Some(running) = Process::of(&state).map_err(failed)? {
             if grace > Duration::ZERO && signal != libc::SIGKILL {
                 running.signal(signal).map_err(failed)?;
-                // The shim's end comes after the container's and all is written down then.
-                let again = state.as_ref().map(Process::of).transpose().map_err(failed)?.flatten();
-                if let Some(again) = again {
-                    let _ = tokio::time::timeout(grace, end(again)).await;
+                if let Ok(ended) = tokio::time::timeout(grace, running.ended()).await {
+                    ended.map_err(failed)?;
                 }
             }
             running.signal(libc::SIGKILL).map_err(failed)?;

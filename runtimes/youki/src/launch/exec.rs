@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use podstead_runtime::{ExecStreams, TerminalSize};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -52,10 +52,15 @@ impl Launcher {
         tty: bool,
         streams: Streams,
     ) -> Result<i32> {
-        let request = ExecRequest { id: id.to_owned(), run: run_dir.to_owned(), command: command.to_vec(), tty };
+        let request =
+            ExecRequest { id: id.to_owned(), run: run_dir.to_owned(), command: command.to_vec(), tty };
         // Dropping the child only means that nobody waits for it: the closed socket ends it, tokio reaps it.
         let (_child, socket) = self.joiner().await?;
-        if tty { with_terminal(socket, &request, streams).await } else { with_pipes(socket, &request, streams).await }
+        if tty {
+            with_terminal(socket, &request, streams).await
+        } else {
+            with_pipes(socket, &request, streams).await
+        }
     }
 }
 
@@ -120,7 +125,10 @@ async fn with_terminal(socket: StdStream, request: &ExecRequest, streams: Stream
     let output = async {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count) = read_some(&master, &mut buffer).await {
-            if count == 0 || stdout.write_all(&buffer[..count]).await.is_err() || stdout.flush().await.is_err() {
+            if count == 0
+                || stdout.write_all(&buffer[..count]).await.is_err()
+                || stdout.flush().await.is_err()
+            {
                 break;
             }
         }
@@ -207,7 +215,9 @@ impl Events {
     async fn started(&mut self) -> Result<Option<OwnedFd>> {
         match self.next().await? {
             ExecEvent::Started => Ok(self.descriptor.take()),
-            ExecEvent::Exited(code) => Err(LaunchError::Refused(format!("it ended with {code} before it began"))),
+            ExecEvent::Exited(code) => {
+                Err(LaunchError::Refused(format!("it ended with {code} before it began")))
+            }
             ExecEvent::Failed(cause) => Err(LaunchError::Refused(cause)),
         }
     }

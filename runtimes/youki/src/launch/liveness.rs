@@ -84,12 +84,14 @@ impl Process {
     pub(crate) fn of(state: &State) -> io::Result<Option<Self>> {
         let found = Self::open(state.pid)?;
         // Looked at while it is held: it is this one or none.
-        Ok(found.filter(|_| start_ticks(Pid::from_raw(state.pid)).is_ok_and(|ticks| ticks == state.start_ticks)))
+        Ok(found
+            .filter(|_| start_ticks(Pid::from_raw(state.pid)).is_ok_and(|ticks| ticks == state.start_ticks)))
     }
 
     /// Sends a signal. One that is over is a success.
     pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
-        let signal = signal(number).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no such signal"))?;
+        let signal =
+            signal(number).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no such signal"))?;
         match pidfd_send_signal(&self.0, signal) {
             Err(rustix::io::Errno::SRCH) => Ok(()),
             outcome => Ok(outcome?),
@@ -97,8 +99,8 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub(crate) async fn ended(self) -> io::Result<()> {
-        let fd = watched(self.0)?;
+    pub(crate) async fn ended(&self) -> io::Result<()> {
+        let fd = watched(self.0.try_clone()?)?;
         fd.readable().await.map(drop)
     }
 }

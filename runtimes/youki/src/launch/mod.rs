@@ -22,8 +22,8 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 pub(crate) use self::exec::Streams;
-pub(crate) use self::liveness::{Process, Shim, claim, shim_of};
 use self::image::Sealed;
+pub(crate) use self::liveness::{Process, Shim, claim, shim_of};
 use crate::shim::protocol::{Made, Reply, Request, run};
 use crate::shim::{EXEC, SHIM};
 
@@ -84,7 +84,9 @@ impl Launcher {
     async fn command(&self, entry: &str) -> Result<Command> {
         let exe = self.exe.clone();
         let copy = || async move {
-            tokio::task::spawn_blocking(move || Sealed::copy(&exe)).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+            tokio::task::spawn_blocking(move || Sealed::copy(&exe))
+                .await
+                .unwrap_or_else(|e| Err(io::Error::other(e)))
         };
         let sealed = self.sealed.get_or_try_init(copy).await.map_err(|source| self.failed(source))?;
         let mut command = Command::new(sealed.path());
@@ -108,13 +110,11 @@ impl Launcher {
         let mut line = String::new();
         if let Some(stdout) = stdout {
             let mut reader = BufReader::new(stdout.take(64 << 10));
-            match tokio::time::timeout(MAKING, reader.read_line(&mut line)).await {
-                Ok(read) => read.map_err(talk("hear from the shim"))?,
-                Err(_) => {
-                    let _ = child.start_kill();
-                    return Err(LaunchError::Silent(MAKING));
-                }
+            let Ok(read) = tokio::time::timeout(MAKING, reader.read_line(&mut line)).await else {
+                let _ = child.start_kill();
+                return Err(LaunchError::Silent(MAKING));
             };
+            read.map_err(talk("hear from the shim"))?;
         }
         match serde_json::from_str(&line) {
             Ok(Made::Created) => Ok(()),
@@ -123,7 +123,9 @@ impl Launcher {
                 let status = child.wait().await.map(|s| s.to_string()).unwrap_or_default();
                 let log = tokio::fs::read_to_string(run_dir.join(run::LOG)).await.unwrap_or_default();
                 let last = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default();
-                Err(LaunchError::Refused(format!("the shim died before the container was made ({status}) {last}")))
+                Err(LaunchError::Refused(format!(
+                    "the shim died before the container was made ({status}) {last}"
+                )))
             }
         }
     }
@@ -132,7 +134,10 @@ impl Launcher {
     pub(crate) async fn joiner(&self) -> Result<(tokio::process::Child, std::os::unix::net::UnixStream)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(talk("make a socket"))?;
         let mut command = self.command(EXEC).await?;
-        command.stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let child = command.spawn().map_err(|source| self.failed(source))?;
         Ok((child, ours))
     }

@@ -17,7 +17,8 @@ pub(super) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub(super) fn signal(number: i32) -> Option<Signal> {
     let realtime = || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number);
     // SAFETY: the number is one that programs may use as they like, and it is only sent.
-    Signal::from_named_raw(number).or_else(|| realtime().then(|| unsafe { Signal::from_raw_unchecked(number) }))
+    Signal::from_named_raw(number)
+        .or_else(|| realtime().then(|| unsafe { Signal::from_raw_unchecked(number) }))
 }
 
 #[cfg(test)]

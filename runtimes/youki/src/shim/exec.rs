@@ -14,8 +14,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 use super::error::{Doing as _, Error, Result};
@@ -48,7 +48,10 @@ fn serve(socket: &UnixStream) -> Result<()> {
     trace::to_file(&log).doing(|| "open the log".into())?;
     let console = if request.tty {
         let path = files.console();
-        Some((UnixListener::bind(short(&request.run, &path)?).doing(|| "listen for the terminal".into())?, path))
+        Some((
+            UnixListener::bind(short(&request.run, &path)?).doing(|| "listen for the terminal".into())?,
+            path,
+        ))
     } else {
         None
     };
@@ -87,7 +90,8 @@ impl Drop for Leftovers<'_> {
         let _ = std::fs::remove_file(self.process());
         let _ = std::fs::remove_file(self.run.join(format!("exec-{}.log", std::process::id())));
         // libcontainer leaves its own behind; one that another exec still waits on is bound and stays usable.
-        let entries = std::fs::read_dir(self.run.join(run::OCI).join(self.id)).into_iter().flatten().flatten();
+        let entries =
+            std::fs::read_dir(self.run.join(run::OCI).join(self.id)).into_iter().flatten().flatten();
         for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with("tenant-")) {
             let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
             if old.is_some_and(|age| age.as_secs() > 10) {
@@ -179,7 +183,8 @@ fn receive(socket: &UnixStream) -> Result<(ExecRequest, Vec<OwnedFd>)> {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut first = [IoSliceMut::new(&mut bytes)];
-    let got = recvmsg(socket, &mut first, &mut control, RecvFlags::CMSG_CLOEXEC).doing(|| "read the request".into())?;
+    let got = recvmsg(socket, &mut first, &mut control, RecvFlags::CMSG_CLOEXEC)
+        .doing(|| "read the request".into())?;
     let mut streams = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
@@ -211,7 +216,8 @@ fn tell(socket: &UnixStream, event: &ExecEvent, descriptor: Option<BorrowedFd<'_
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [descriptor];
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(socket, &[IoSlice::new(&line)], &mut control, SendFlags::NOSIGNAL).doing(|| "tell the asker".into())?;
+    sendmsg(socket, &[IoSlice::new(&line)], &mut control, SendFlags::NOSIGNAL)
+        .doing(|| "tell the asker".into())?;
     Ok(())
 }
 

@@ -38,7 +38,8 @@ impl Executor for Program {
             ExecutorError::Other(format!("{what}: {e}"))
         };
         if let Some(seccomp) = &self.seccomp {
-            libcontainer::seccomp::initialize_seccomp(seccomp).map_err(|e| failed("load the seccomp profile", &e))?;
+            libcontainer::seccomp::initialize_seccomp(seccomp)
+                .map_err(|e| failed("load the seccomp profile", &e))?;
         }
         if self.lent {
             give_back().map_err(|e| failed("give lent capabilities back", &e))?;
@@ -72,9 +73,11 @@ fn process(spec: &Spec) -> Option<&Process> {
 fn command(process: &Process) -> Result<(CString, Vec<CString>), String> {
     let args = process.args().as_deref().unwrap_or_default();
     let name = args.first().filter(|name| !name.is_empty()).ok_or("there is no command")?;
-    let path = process.env().iter().flatten().find_map(|v| v.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
+    let path =
+        process.env().iter().flatten().find_map(|v| v.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
     let program = find(name, path)?;
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| format!("{name:?}: an argument holds a zero byte"));
+    let text =
+        |bytes: &[u8]| CString::new(bytes).map_err(|_| format!("{name:?}: an argument holds a zero byte"));
     let args = args.iter().map(|a| text(a.as_bytes())).collect::<Result<_, _>>()?;
     Ok((text(program.as_os_str().as_bytes())?, args))
 }

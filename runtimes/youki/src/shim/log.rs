@@ -125,7 +125,10 @@ mod tests {
             lines.feed(chunk, AT, &mut out);
         }
         lines.finish(AT, &mut out);
-        String::from_utf8_lossy(&out).lines().map(|l| l.splitn(3, ' ').nth(2).unwrap_or_default().to_owned()).collect()
+        String::from_utf8_lossy(&out)
+            .lines()
+            .map(|l| l.splitn(3, ' ').nth(2).unwrap_or_default().to_owned())
+            .collect()
     }
 
     #[test]

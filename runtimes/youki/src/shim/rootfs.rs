@@ -44,7 +44,8 @@ pub(crate) fn mount_overlay(spec: &ShimSpec) -> Result<()> {
     let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let lower = lower.iter().map(name).collect::<Vec<_>>().join(":");
     let options = format!("lowerdir={lower},upperdir={},workdir={}", name(&upper), name(&work));
-    let options = std::ffi::CString::new(options).map_err(std::io::Error::from).doing(|| "name the layers".into())?;
+    let options =
+        std::ffi::CString::new(options).map_err(std::io::Error::from).doing(|| "name the layers".into())?;
     mount("overlay", &spec.rootfs, "overlay", MountFlags::empty(), Some(options.as_c_str()))
         .doing(|| format!("mount the image's layers on {}", spec.rootfs.display()))
 }

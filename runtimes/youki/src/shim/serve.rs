@@ -83,7 +83,8 @@ fn make(run_dir: &Path) -> Result<Shim> {
     let log_path = run_dir.join(run::LOG);
     trace::to_file(&log_path).doing(|| format!("open {}", log_path.display()))?;
     let log = spec.log.as_deref().map(LogFile::open).transpose();
-    let log = log.doing(|| format!("open the container's log {}", spec.log.as_deref().unwrap_or(run_dir).display()))?;
+    let log = log
+        .doing(|| format!("open the container's log {}", spec.log.as_deref().unwrap_or(run_dir).display()))?;
     let listener = UnixListener::bind(run::SOCKET).doing(|| "listen for the agent".into())?;
     let home = rootfs::leave_home()?;
     let made = make::container(&spec, run_dir)?;
@@ -191,7 +192,7 @@ impl Shim {
 
     /// Carries what there is to read to the log, and forgets streams that are over.
     fn carry(&mut self, ready: &[bool]) {
-        let mut buffer = [0; 32 << 10];
+        let mut buffer = [0; 16 << 10];
         let mut entries = Vec::new();
         let mut ready = ready.iter().copied();
         let log = &mut self.log;
@@ -227,9 +228,11 @@ impl Shim {
         }
         let reply: Reply = match serde_json::from_str(&line) {
             Ok(Request::Start) => self.start().map_err(|e| e.to_string()),
-            Ok(Request::ReopenLog) => {
-                self.log.as_mut().map_or(Ok(()), LogFile::reopen).map_err(|e| format!("open the log anew: {e}"))
-            }
+            Ok(Request::ReopenLog) => self
+                .log
+                .as_mut()
+                .map_or(Ok(()), LogFile::reopen)
+                .map_err(|e| format!("open the log anew: {e}")),
             Err(error) => Err(format!("not understood: {error}")),
         };
         reply_to(&stream, &reply);

@@ -28,7 +28,8 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>) -> Result<bool> {
 
 /// Which of them can be read (or are at their end), after at most so many milliseconds.
 pub(crate) fn readable(fds: &[BorrowedFd<'_>], millis: Option<u64>) -> Result<Vec<bool>> {
-    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let limit = millis.map(|ms| Timespec {
         tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(ms % 1000).unwrap_or(0) * 1_000_000,
