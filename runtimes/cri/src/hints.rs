@@ -123,7 +123,7 @@ impl Watch {
                 self.mode = Mode::Events { events: Box::new(events.into_inner()), since };
             }
             Err(status) if status.code() == Code::Unimplemented || (is_refusal(&status) && !lived) => {
-                self.list_from_now().await
+                self.list_from_now().await;
             }
             Err(_) => self.mode = Mode::Away,
         }
