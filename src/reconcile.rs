@@ -19,6 +19,8 @@ use crate::{desired, observe};
 const RELIST: Duration = Duration::from_secs(60);
 /// After a reading failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a stopping agent waits for what is being made.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The pods that should run, with their manifests.
 #[derive(Clone, Debug, Default)]
@@ -57,15 +59,22 @@ struct Done {
 struct Reconciler<R> {
     executor: Arc<Executor<R>>,
     jobs: plan::Jobs,
-    running: HashMap<JobId, AbortHandle>,
+    running: HashMap<JobId, Running>,
     known: Known,
     done: mpsc::UnboundedSender<Done>,
     view: watch::Sender<View>,
     complained: Option<String>,
 }
 
-/// Runs until `stop` changes or its sender is gone. Containers go on; jobs in flight are dropped, which is as safe as a
-/// kill.
+/// A job in flight.
+struct Running {
+    handle: AbortHandle,
+    /// Makes or starts something, which takes moments.
+    brief: bool,
+}
+
+/// Runs until `stop` changes or its sender is gone. Containers go on. What is being made is waited for a moment, because
+/// a CRI server breaks a start off with its caller; everything else in flight is dropped, which is as safe as a kill.
 pub async fn run<R: Runtime>(
     executor: Arc<Executor<R>>,
     mut wanted: watch::Receiver<Arc<Wanted>>,
@@ -105,8 +114,21 @@ pub async fn run<R: Runtime>(
             state.finish(done);
         }
     }
+    state.running.retain(|_, job| {
+        if !job.brief {
+            job.handle.abort();
+        }
+        job.brief
+    });
+    let last = async {
+        while !state.running.is_empty() {
+            let Some(done) = finished.recv().await else { break };
+            state.finish(done);
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELL, last).await;
     for job in state.running.values() {
-        job.abort();
+        job.handle.abort();
     }
 }
 
@@ -141,7 +163,7 @@ impl<R: Runtime> Reconciler<R> {
         self.known.leaving.clone_from(&plan.leaving);
         for id in self.jobs.obsolete(&plan) {
             if let Some(job) = self.running.remove(&id) {
-                job.abort();
+                job.handle.abort();
             }
             self.jobs.finish(id);
         }
@@ -177,11 +199,15 @@ impl<R: Runtime> Reconciler<R> {
 
     fn spawn(&mut self, id: JobId, action: Action, context: Context) {
         let (executor, done) = (Arc::clone(&self.executor), self.done.clone());
+        let brief = matches!(
+            action,
+            Action::RunSandbox { .. } | Action::CreateContainer { .. } | Action::StartContainer { .. }
+        );
         let job = tokio::spawn(async move {
             let outcome = executor.execute(&action, &context).await;
             let _ = done.send(Done { id, outcome });
         });
-        self.running.insert(id, job.abort_handle());
+        self.running.insert(id, Running { handle: job.abort_handle(), brief });
     }
 
     fn finish(&mut self, done: Done) {

@@ -395,9 +395,10 @@ pub fn satisfied(world: &World, host: &Host, pod: &Pod) -> Result<(), Broken> {
                     return Err(format!("{uid}: {} runs outside the pod's sandbox", wanted.name));
                 }
             }
-            (Some((ContainerState::Exited { code: 0, .. }, true, _)), RestartPolicy::OnFailure) => {}
+            (Some((ContainerState::Exited { code: 0, .. }, true, _)), RestartPolicy::OnFailure)
+            | (Some((ContainerState::Exited { .. } | ContainerState::Unknown, ..)), RestartPolicy::Never) => {
+            }
             // Once a pod that is never restarted lost its sandbox, what was not started is not started.
-            (Some((ContainerState::Exited { .. } | ContainerState::Unknown, ..)), RestartPolicy::Never) => {}
             (_, RestartPolicy::Never) if !containers.is_empty() && ready.is_empty() => {}
             (state, policy) => return Err(format!("{uid}: {} is {state:?} under {policy:?}", wanted.name)),
         }
