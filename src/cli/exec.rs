@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(short, long)]
     pub tty: bool,
     /// Container of the pod
-    #[arg(short)]
+    #[arg(short, long)]
     pub container: Option<String>,
     /// Container: id or its beginning; or pod name
     pub what: String,

@@ -13,7 +13,7 @@ pub struct Args {
     #[arg(required = true)]
     pub what: Vec<String>,
     /// Container of the pod
-    #[arg(short)]
+    #[arg(short, long)]
     pub container: Option<String>,
     /// Seconds between the stop signal and the kill [default: the pod's grace]
     #[arg(short, long)]
