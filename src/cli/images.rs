@@ -21,12 +21,17 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// List images
+    #[command(after_help = "Example:\n  podstead images ls -o json")]
     Ls {
         /// Output
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
     /// Pull images from their registries
+    #[command(
+        after_help = "Examples:\n  podstead images pull quay.io/nginx/nginx-unprivileged:stable\n  podstead \
+                            --insecure-registry 127.0.0.1:5000 images pull 127.0.0.1:5000/web:1"
+    )]
     Pull {
         /// References, by tag or digest
         #[arg(required = true)]
@@ -42,6 +47,8 @@ pub enum Command {
         creds: Option<Auth>,
     },
     /// Import OCI layouts, OCI archives or docker archives
+    #[command(after_help = "Examples:\n  podstead images import web.tar\n  podstead images import --name \
+                            localhost/web:2 layout-directory")]
     Import {
         /// Files or directories
         #[arg(required = true)]
@@ -51,6 +58,7 @@ pub enum Command {
         name: Option<String>,
     },
     /// Remove images
+    #[command(after_help = "Example:\n  podstead images rm localhost/web:1")]
     Rm {
         /// References or ids
         #[arg(required = true)]

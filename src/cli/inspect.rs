@@ -7,6 +7,9 @@ use super::output::{self, DataFormat};
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead inspect web-node1           the pod's sandbox and its containers\n  podstead inspect -o yaml 4818809b7846e"
+)]
 pub struct Args {
     /// Container or sandbox: id or its beginning; pod name
     pub what: String,

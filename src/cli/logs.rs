@@ -15,6 +15,9 @@ const BLOCK: u64 = 16 * 1024;
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead logs web-node1              the log of the pod's only container\n  podstead logs -f --tail 20 -c web web-node1\n  podstead logs -p 4818809b7846e       the instance before this one"
+)]
 pub struct Args {
     /// Container: id or its beginning; or pod name
     pub what: String,

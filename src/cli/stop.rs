@@ -8,6 +8,9 @@ use super::{find, output};
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead stop web-node1              a running agent starts it again\n  podstead stop -t 0 4818809b7846e     at once"
+)]
 pub struct Args {
     /// Containers: id or its beginning, or pod name
     #[arg(required = true)]

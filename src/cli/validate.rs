@@ -12,6 +12,9 @@ use crate::node::facts;
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead validate web.yaml\n  podstead validate /etc/kubernetes/manifests\n  kustomize build . | podstead validate -"
+)]
 pub struct Args {
     /// Manifest files, or directories of them; `-` for standard input
     #[arg(required = true, value_name = "FILE")]

@@ -68,7 +68,8 @@ impl fmt::Display for FileReport {
             FileState::Ignored { reason } => write!(f, "{path}: ignored: {reason}"),
             FileState::Duplicate { claim, with, kept } => {
                 let with = with.display();
-                let end = if *kept { "the one of this file stays" } else { "the one of this file is not run" };
+                let end =
+                    if *kept { "the one of this file stays" } else { "the one of this file is not run" };
                 write!(f, "{path}: the pod {claim} is also claimed by {with}; {end}")
             }
             FileState::Settling => write!(f, "{path}: somebody is writing it"),
