@@ -73,6 +73,7 @@ pub fn exit_code(error: &anyhow::Error) -> std::process::ExitCode {
         Some(Error::NotFound { .. }) => 3.into(),
         Some(Error::Unavailable { .. } | Error::Deadline { .. }) => 5.into(),
         Some(Error::Denied { .. }) => 6.into(),
+        Some(Error::Invalid { .. }) => 2.into(),
         _ if error.downcast_ref::<crate::config::ConfigError>().is_some() => 2.into(),
         _ => 1.into(),
     }
@@ -120,6 +121,7 @@ mod tests {
         assert_eq!(code(find::NotFound(String::new()).into()), expect(3));
         assert_eq!(code(find::Ambiguous(String::new()).into()), expect(3));
         assert_eq!(code(Error::not_found("x", "y").into()), expect(3));
+        assert_eq!(code(Error::invalid("x", "y").into()), expect(2));
         let denied = Error::Denied { doing: String::new(), cause: String::new() };
         assert_eq!(code(denied.into()), expect(6));
         assert_eq!(code(Error::Deadline { doing: String::new(), seconds: 1 }.into()), expect(5));

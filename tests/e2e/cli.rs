@@ -239,7 +239,7 @@ async fn a_command_has_its_streams_and_its_exit_code(host: &Host) {
     assert!(missing.0 != 0 && missing.2.contains("/no/such/program"), "{missing:?}");
     node.apply("two", TWO).expect("apply").exited("over").await.expect("over");
     let over = fails(&node, 1, &["exec", "-c", "over", "two-node", "true"]);
-    assert!(over.contains("exec in container"), "{over}");
+    assert!(over.contains("not run"), "{over}");
 }
 
 async fn a_command_has_a_terminal_that_follows_ours(host: &Host) {

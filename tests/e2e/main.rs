@@ -2,6 +2,7 @@
 //! libcontainer and on a private containerd. Root.
 
 mod cli;
+mod images;
 mod offline;
 mod pods;
 mod storm;

@@ -82,6 +82,7 @@ fn a_runtime_that_is_not_there_is_said_so() {
     {
         let (code, out, err) = podstead(&[&away[..], command].concat());
         assert_eq!((code, &*out), (5, ""), "{command:?}: {err}");
+        let err = err.trim_start_matches("localhost/x:1: downloading\n");
         assert!(err.starts_with("podstead: ") && err.contains("/nonexistent.sock"), "{command:?}: {err}");
     }
     let (code, out, _) = podstead(&[&away[..], &["version"]].concat());
