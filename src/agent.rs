@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::execute::Executor;
-use crate::manifest::{self, FileReport};
+use crate::manifest::{self, FileReport, FileState};
 use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files};
 use crate::reconcile::{self, View, Wanted};
@@ -204,10 +204,17 @@ async fn first_status<R: Runtime>(runtime: &R, stop: &mut watch::Receiver<bool>)
     }
 }
 
-/// Turns the manifests into what the loop wants, and says in the log what became of each file.
+/// Turns the manifests into what the loop wants, and says in the log what no single file shows: pods claimed twice, a
+/// source that cannot be read.
 async fn follow(mut manifests: watch::Receiver<Arc<manifest::Desired>>, wanted: watch::Sender<Arc<Wanted>>) {
+    let mut said = Vec::new();
     loop {
         let desired = Arc::clone(&manifests.borrow_and_update());
+        let twice = desired.files.iter().filter(|f| matches!(f.state, FileState::Duplicate { .. }));
+        let unread = desired.source_error.iter().map(ToString::to_string);
+        let saying: Vec<String> = unread.chain(twice.map(ToString::to_string)).collect();
+        saying.iter().filter(|line| !said.contains(*line)).for_each(|line| tracing::warn!("{line}"));
+        said = saying;
         let pods = desired.pods.iter().map(|pod| Arc::new(pod.pod.clone())).collect();
         wanted.send_replace(Arc::new(Wanted { pods, complete: desired.sources_ready }));
         if manifests.changed().await.is_err() {

@@ -61,6 +61,10 @@ pub struct RuntimeFlags {
 
 /// Flags of `podstead run`, spelled as the kubelet spells them where it has them.
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead run --pod-manifest-path /etc/kubernetes/manifests\n  podstead run \
+                        --runtime direct --pod-manifest-path ./manifests --hostname-override node1"
+)]
 pub struct RunFlags {
     /// Directory with manifests, or one manifest file
     #[arg(long)]

@@ -35,12 +35,10 @@ fn log(verbosity: u8) {
         _ => "debug,podstead=trace,podstead_cri=trace,podstead_youki=trace",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PODSTEAD_LOG");
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| level.into()))
         .with_writer(std::io::stderr)
-        .with_ansi(colours)
+        .with_ansi(cli::output::fancy(&std::io::stderr()))
         .with_target(false)
         .init();
 }

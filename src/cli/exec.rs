@@ -11,6 +11,9 @@ use super::find;
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead exec -it web-node1 sh\n  podstead exec web-node1 cat /etc/hosts\n  tar c . | podstead exec -i -c web web-node1 tar x -C /tmp"
+)]
 pub struct Args {
     /// Connect standard input
     #[arg(short = 'i', long)]
@@ -19,7 +22,7 @@ pub struct Args {
     #[arg(short, long)]
     pub tty: bool,
     /// Container of the pod
-    #[arg(short)]
+    #[arg(short, long)]
     pub container: Option<String>,
     /// Container: id or its beginning; or pod name
     pub what: String,

@@ -1,15 +1,12 @@
 //! `podstead images`: list, pull, import, remove.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use podstead_runtime::image::{PullEvent, PullPhase};
-use podstead_runtime::{Auth, Image, ImageSpec, PullProgress, Runtime};
+use podstead_runtime::{Auth, Image, ImageSpec, Runtime};
 
 use super::find::NotFound;
 use super::output::{self, Format};
+use super::progress::Shown;
 use crate::pod::container::with_tag;
 
 /// Arguments.
@@ -24,18 +21,34 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// List images
+    #[command(after_help = "Example:\n  podstead images ls -o json")]
     Ls {
         /// Output
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
     /// Pull images from their registries
+    #[command(
+        after_help = "Examples:\n  podstead images pull quay.io/nginx/nginx-unprivileged:stable\n  podstead \
+                            --insecure-registry 127.0.0.1:5000 images pull 127.0.0.1:5000/web:1"
+    )]
     Pull {
-        /// References
+        /// References, by tag or digest
         #[arg(required = true)]
         images: Vec<String>,
+        /// Whom to log in as
+        #[arg(
+            long,
+            value_name = "USER:PASSWORD",
+            env = "PODSTEAD_CREDS",
+            hide_env_values = true,
+            value_parser = credentials
+        )]
+        creds: Option<Auth>,
     },
     /// Import OCI layouts, OCI archives or docker archives
+    #[command(after_help = "Examples:\n  podstead images import web.tar\n  podstead images import --name \
+                            localhost/web:2 layout-directory")]
     Import {
         /// Files or directories
         #[arg(required = true)]
@@ -45,6 +58,7 @@ pub enum Command {
         name: Option<String>,
     },
     /// Remove images
+    #[command(after_help = "Example:\n  podstead images rm localhost/web:1")]
     Rm {
         /// References or ids
         #[arg(required = true)]
@@ -52,26 +66,36 @@ pub enum Command {
     },
 }
 
+fn credentials(text: &str) -> Result<Auth, String> {
+    match text.split_once(':') {
+        Some((user, password)) if !user.is_empty() => {
+            Ok(Auth::Basic { username: user.to_owned(), password: password.to_owned() })
+        }
+        _ => Err("it is not USER:PASSWORD".to_owned()),
+    }
+}
+
 /// Does it.
 pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Ls { output } => list(runtime, *output).await,
-        Command::Pull { images } => {
+        Command::Pull { images, creds } => {
+            let auth = creds.clone().unwrap_or_default();
             for image in images {
-                let bars = Bars::new();
+                let shown = Shown::new();
                 let spec = ImageSpec::from(with_tag(image).as_str());
-                let id = runtime.pull_image(&spec, &Auth::Anonymous, bars.progress()).await;
-                bars.end();
+                let id = runtime.pull_image(&spec, &auth, shown.progress()).await;
+                shown.end();
                 output::line(&format!("{}\n", id?))?;
             }
             Ok(())
         }
         Command::Import { paths, name } => {
             for path in paths {
-                let bars = Bars::new();
-                let names =
-                    runtime.import_image(&std::path::absolute(path)?, name.as_deref(), bars.progress()).await;
-                bars.end();
+                let shown = Shown::new();
+                let path = std::path::absolute(path)?;
+                let names = runtime.import_image(&path, name.as_deref(), shown.progress()).await;
+                shown.end();
                 output::line(&(names?.join("\n") + "\n"))?;
             }
             Ok(())
@@ -113,60 +137,4 @@ fn rows(image: &Image) -> Vec<Vec<String>> {
         _ => row(reference, "<none>"),
     };
     image.repo_tags.iter().map(split).collect()
-}
-
-/// Progress bars on a terminal; elsewhere nothing.
-struct Bars {
-    all: MultiProgress,
-    each: Arc<Mutex<BTreeMap<String, ProgressBar>>>,
-    shown: bool,
-}
-
-impl Bars {
-    fn new() -> Self {
-        use std::io::IsTerminal;
-        let shown = std::io::stderr().is_terminal();
-        Self { all: MultiProgress::new(), each: Arc::default(), shown }
-    }
-
-    fn progress(&self) -> PullProgress {
-        if !self.shown {
-            return PullProgress::none();
-        }
-        let (all, each) = (self.all.clone(), Arc::clone(&self.each));
-        PullProgress::new(move |event| {
-            let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
-            let bar = each.entry(event.item.clone()).or_insert_with(|| all.add(new_bar(&event)));
-            bar.set_length(event.total);
-            bar.set_position(event.done);
-            bar.set_message(word(event.phase));
-            if matches!(event.phase, PullPhase::Done | PullPhase::Exists) {
-                bar.finish();
-            }
-        })
-    }
-
-    fn end(&self) {
-        for bar in self.each.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            bar.finish();
-        }
-    }
-}
-
-fn new_bar(event: &PullEvent) -> ProgressBar {
-    let bar = ProgressBar::new(event.total).with_prefix(output::short(&event.item));
-    let style = ProgressStyle::with_template("{prefix} {msg:11} {wide_bar} {bytes}/{total_bytes}");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar
-}
-
-fn word(phase: PullPhase) -> &'static str {
-    match phase {
-        PullPhase::Exists => "exists",
-        PullPhase::Downloading => "downloading",
-        PullPhase::Extracting => "extracting",
-        PullPhase::Done => "done",
-    }
 }

@@ -1,5 +1,6 @@
 //! `podstead logs`: a container's log without the CRI's prefixes. Reads log files only.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -9,13 +10,19 @@ use podstead_runtime::Runtime;
 
 use super::find;
 
+/// How much is read at first to find the last lines.
+const BLOCK: u64 = 16 * 1024;
+
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead logs web-node1              the log of the pod's only container\n  podstead logs -f --tail 20 -c web web-node1\n  podstead logs -p 4818809b7846e       the instance before this one"
+)]
 pub struct Args {
     /// Container: id or its beginning; or pod name
     pub what: String,
     /// Container of the pod
-    #[arg(short)]
+    #[arg(short, long)]
     pub container: Option<String>,
     /// Go on as the log grows
     #[arg(short, long)]
@@ -31,27 +38,28 @@ pub struct Args {
     pub timestamps: bool,
 }
 
-/// Prints the log; with `-f` until the container is over.
+/// Prints the log; with `-f` until the container is over. The next instance has a log of its own.
 pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
     let container = find::observe(runtime, &args.what, args.container.as_deref(), args.previous).await?;
     let path = container.log_path.clone();
-    let mut file = std::fs::File::open(&path).with_context(|| format!("open the log {}", path.display()))?;
+    let open = || File::open(&path).with_context(|| format!("open the log {}", path.display()));
+    let mut file = open()?;
+    if let Some(lines) = args.tail {
+        let start = tail_start(&mut file, lines).with_context(|| format!("read {}", path.display()))?;
+        file.seek(SeekFrom::Start(start))?;
+    }
     let mut printer = Printer::new(args.timestamps);
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    let start = args.tail.map_or(0, |n| tail_start(&text, n));
-    let mut read = printer.print(&text[start..]);
+    let mut read = printer.print_all(&mut file)?;
     let mut running = container.is_running();
     while args.follow && running && read {
         tokio::time::sleep(Duration::from_millis(250)).await;
         // Asked before the last read, so that nothing said before the end is missed.
         running = still_runs(runtime, &container.id).await;
-        text.clear();
-        file.read_to_end(&mut text)?;
-        read = printer.print(&text);
-        if rotated(&file, &path) {
-            file = std::fs::File::open(&path)?;
-            file.seek(SeekFrom::Start(0))?;
+        let moved = rotated(&file, &path);
+        read = printer.print_all(&mut file)?;
+        if moved && read {
+            file = open()?;
+            read = printer.print_all(&mut file)?;
         }
     }
     Ok(())
@@ -62,7 +70,7 @@ async fn still_runs<R: Runtime>(runtime: &R, id: &podstead_runtime::ContainerId)
     seen.map_or(true, |s| s.containers.iter().any(|c| c.id == *id && c.is_running()))
 }
 
-fn rotated(file: &std::fs::File, path: &Path) -> bool {
+fn rotated(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(open), Ok(named)) => open.ino() != named.ino(),
@@ -70,18 +78,48 @@ fn rotated(file: &std::fs::File, path: &Path) -> bool {
     }
 }
 
-/// Where the last `n` whole lines begin: parts of a long line (`P`) count with their end (`F`).
-fn tail_start(text: &[u8], n: usize) -> usize {
+/// Where the last `n` whole lines begin: parts of a long line (`P`) count with their end (`F`). Reads from the end
+/// backwards, since logs are long.
+fn tail_start(file: &mut (impl Read + Seek), n: usize) -> std::io::Result<u64> {
+    let end = file.seek(SeekFrom::End(0))?;
+    // What is known of the log's end, and where it begins in the file.
+    let (mut text, mut from) = (Vec::new(), end);
+    loop {
+        let starts = line_starts(&text, from == 0);
+        if n == 0 {
+            return Ok(end);
+        }
+        if let Some(first) = starts.len().checked_sub(n) {
+            return Ok(from + starts[first] as u64);
+        }
+        if from == 0 {
+            return Ok(0);
+        }
+        // Doubled each time: the text is looked through again from its beginning.
+        let step = from.min((text.len() as u64).max(BLOCK));
+        from -= step;
+        file.seek(SeekFrom::Start(from))?;
+        let mut longer = Vec::new();
+        file.by_ref().take(step).read_to_end(&mut longer)?;
+        longer.append(&mut text);
+        text = longer;
+    }
+}
+
+/// Where whole lines begin in a piece of a log. Unless the piece is the log's beginning, its first lines may belong to
+/// one that began earlier, so only what follows an end (`F`) counts.
+fn line_starts(text: &[u8], beginning: bool) -> Vec<usize> {
     let mut starts = Vec::new();
-    let (mut at, mut fresh) = (0, true);
+    let (mut at, mut fresh, mut whole) = (0, beginning, beginning);
     for line in text.split_inclusive(|b| *b == b'\n') {
         if fresh {
             starts.push(at);
         }
-        fresh = line.splitn(4, |b| *b == b' ').nth(2) != Some(b"P");
+        fresh = whole && line.splitn(4, |b| *b == b' ').nth(2) != Some(b"P");
+        whole = true;
         at += line.len();
     }
-    if n == 0 { text.len() } else { starts.len().checked_sub(n).map_or(0, |i| starts[i]) }
+    starts
 }
 
 /// Turns `<time> <stream> <P|F> <text>` into the text, on the stream it came from.
@@ -94,6 +132,18 @@ struct Printer {
 impl Printer {
     fn new(timestamps: bool) -> Self {
         Self { rest: Vec::new(), timestamps, within: false }
+    }
+
+    /// Prints what the file still has, a block at a time; whether anybody still reads.
+    fn print_all(&mut self, file: &mut File) -> std::io::Result<bool> {
+        let mut block = vec![0; 64 * 1024];
+        loop {
+            match file.read(&mut block)? {
+                0 => return Ok(true),
+                n if !self.print(&block[..n]) => return Ok(false),
+                _ => {}
+            }
+        }
     }
 
     /// Prints what has its end; whether anybody still reads.
@@ -121,11 +171,32 @@ impl Printer {
 mod tests {
     use super::*;
 
+    fn tail(log: &[u8], n: usize) -> &[u8] {
+        let start = tail_start(&mut std::io::Cursor::new(log), n).expect("in memory");
+        &log[usize::try_from(start).expect("small")..]
+    }
+
     #[test]
     fn the_tail_counts_whole_lines() {
         let log = b"t stdout F a\nt stdout P b\nt stdout F c\nt stdout F d\n";
-        assert_eq!(&log[tail_start(log, 1)..], b"t stdout F d\n");
-        assert_eq!(&log[tail_start(log, 2)..], b"t stdout P b\nt stdout F c\nt stdout F d\n");
-        assert_eq!((tail_start(log, 9), tail_start(log, 0)), (0, log.len()));
+        assert_eq!(tail(log, 1), b"t stdout F d\n");
+        assert_eq!(tail(log, 2), b"t stdout P b\nt stdout F c\nt stdout F d\n");
+        assert_eq!((tail(log, 9), tail(log, 0)), (&log[..], &b""[..]));
+        assert_eq!(tail(b"", 3), b"");
+    }
+
+    #[test]
+    fn the_tail_of_a_long_log_is_found_from_its_end() {
+        let mut log = Vec::new();
+        for n in 0..9_000 {
+            let flag = if n % 3 == 2 { "F" } else { "P" };
+            log.extend_from_slice(format!("2026-11-24T15:35:40.296009567Z stdout {flag} {n}\n").as_bytes());
+        }
+        for n in [1, 7, 100, 1_000, 2_999] {
+            let text = String::from_utf8_lossy(tail(&log, n)).into_owned();
+            assert_eq!(text.lines().count(), 3 * n, "{n}");
+            assert!(text.lines().next().is_some_and(|l| l.ends_with(&format!(" {}", 9_000 - 3 * n))), "{n}");
+        }
+        assert_eq!((tail(&log, 3_000), tail(&log, 5_000)), (&log[..], &log[..]));
     }
 }

@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod logs;
 pub mod output;
 pub mod pods;
+pub mod progress;
 pub mod ps;
 pub mod run;
 pub mod stop;
@@ -21,8 +22,9 @@ use crate::config::RuntimeFlags;
 #[derive(Parser, Debug)]
 #[command(name = "podstead", version, about, max_term_width = 110)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 not found; 4 a manifest was \
-                        refused; 5 the runtime is not reachable; `exec` exits as its command did."
+    after_help = "Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 not found, or not clear which is \
+                        meant; 4 a manifest was refused; 5 the runtime is not reachable; 6 a registry refused \
+                        access; `exec` exits as its command did."
 )]
 pub struct Cli {
     /// Which runtime, and where its things are.
@@ -64,12 +66,14 @@ pub enum Command {
 /// The exit code an error deserves; documented in the help text.
 pub fn exit_code(error: &anyhow::Error) -> std::process::ExitCode {
     use podstead_runtime::Error;
-    if error.downcast_ref::<find::NotFound>().is_some() {
+    if error.is::<find::NotFound>() || error.is::<find::Ambiguous>() {
         return 3.into();
     }
     match error.downcast_ref::<Error>() {
         Some(Error::NotFound { .. }) => 3.into(),
         Some(Error::Unavailable { .. } | Error::Deadline { .. }) => 5.into(),
+        Some(Error::Denied { .. }) => 6.into(),
+        Some(Error::Invalid { .. }) => 2.into(),
         _ if error.downcast_ref::<crate::config::ConfigError>().is_some() => 2.into(),
         _ => 1.into(),
     }
@@ -115,7 +119,11 @@ mod tests {
         let code = |error: anyhow::Error| format!("{:?}", exit_code(&error));
         let expect = |n: u8| format!("{:?}", std::process::ExitCode::from(n));
         assert_eq!(code(find::NotFound(String::new()).into()), expect(3));
+        assert_eq!(code(find::Ambiguous(String::new()).into()), expect(3));
         assert_eq!(code(Error::not_found("x", "y").into()), expect(3));
+        assert_eq!(code(Error::invalid("x", "y").into()), expect(2));
+        let denied = Error::Denied { doing: String::new(), cause: String::new() };
+        assert_eq!(code(denied.into()), expect(6));
         assert_eq!(code(Error::Deadline { doing: String::new(), seconds: 1 }.into()), expect(5));
         let away = Error::Unavailable { doing: String::new(), cause: String::new() };
         assert_eq!(code(anyhow::Error::from(away).context("while starting")), expect(5));

@@ -19,6 +19,25 @@ pub enum Format {
     Yaml,
 }
 
+/// How to print what is no table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DataFormat {
+    /// JSON.
+    #[default]
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+impl From<DataFormat> for Format {
+    fn from(format: DataFormat) -> Self {
+        match format {
+            DataFormat::Json => Self::Json,
+            DataFormat::Yaml => Self::Yaml,
+        }
+    }
+}
+
 /// Prints data for machines.
 pub fn data<T: Serialize>(format: Format, value: &T) -> anyhow::Result<()> {
     let text = match format {
@@ -36,16 +55,16 @@ pub fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Whether colours and bars are welcome: a terminal, and no `NO_COLOR`.
-pub fn fancy() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+/// Whether colours and bars are welcome there: a terminal, and no `NO_COLOR`.
+pub fn fancy(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// Prints a table with a heading.
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    let fancy = fancy();
+    let fancy = fancy(&std::io::stdout());
     let head_cell = |text: &&str| {
         let cell = Cell::new(text);
         if fancy { cell.add_attribute(Attribute::Bold) } else { cell }

@@ -12,6 +12,9 @@ use crate::report;
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead pods                 the pods with status, restarts and address"
+)]
 pub struct Args {
     /// Output
     #[arg(short, long, value_enum, default_value_t)]

@@ -6,6 +6,9 @@ use super::output::{self, Format};
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead ps -a                the containers, also those that are over\n  podstead ps -o json           as data"
+)]
 pub struct Args {
     /// Show all containers, not only those that run
     #[arg(short, long)]

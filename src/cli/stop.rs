@@ -8,12 +8,15 @@ use super::{find, output};
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podstead stop web-node1              a running agent starts it again\n  podstead stop -t 0 4818809b7846e     at once"
+)]
 pub struct Args {
     /// Containers: id or its beginning, or pod name
     #[arg(required = true)]
     pub what: Vec<String>,
     /// Container of the pod
-    #[arg(short)]
+    #[arg(short, long)]
     pub container: Option<String>,
     /// Seconds between the stop signal and the kill [default: the pod's grace]
     #[arg(short, long)]

@@ -6,6 +6,7 @@ use super::output::{self, Format};
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  podstead version -o json")]
 pub struct Args {
     /// Output
     #[arg(short, long, value_enum, default_value_t)]

@@ -1,5 +1,6 @@
 //! The table of what should run, and what became of every file. Pure data.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,6 +43,38 @@ pub struct FileReport {
     pub path: PathBuf,
     /// Its state.
     pub state: FileState,
+}
+
+impl FileReport {
+    /// Whether something is wrong with the file as it is now.
+    pub fn is_bad(&self) -> bool {
+        matches!(
+            self.state,
+            FileState::Refused { .. } | FileState::KeptLastGood { .. } | FileState::Duplicate { .. }
+        )
+    }
+}
+
+/// One line for each thing to say, each beginning with the path.
+impl fmt::Display for FileReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.state {
+            FileState::Accepted { pods } => write!(f, "{path}: ok: {}", pods.join(", ")),
+            FileState::Refused { errors } => f.write_str(&errors.join("\n")),
+            FileState::KeptLastGood { errors, .. } => {
+                write!(f, "{}\n{path}: its last good version is kept", errors.join("\n"))
+            }
+            FileState::Ignored { reason } => write!(f, "{path}: ignored: {reason}"),
+            FileState::Duplicate { claim, with, kept } => {
+                let with = with.display();
+                let end =
+                    if *kept { "the one of this file stays" } else { "the one of this file is not run" };
+                write!(f, "{path}: the pod {claim} is also claimed by {with}; {end}")
+            }
+            FileState::Settling => write!(f, "{path}: somebody is writing it"),
+        }
+    }
 }
 
 /// The state of one file.

@@ -10,6 +10,7 @@ mod claims;
 mod defaults;
 mod desired;
 mod events;
+mod examine;
 mod identity;
 mod last_good;
 mod names;
@@ -25,6 +26,7 @@ mod tree;
 mod watch;
 
 pub use desired::{Desired, FileReport, FileState, SourceError};
+pub use examine::Examination;
 pub use identity::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, node_name};
 pub use parse::{MAX_BYTES, ManifestPod, validate};
 pub use refusal::{Position, Refusal};

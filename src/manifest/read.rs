@@ -64,6 +64,13 @@ pub(crate) enum ReadError {
     Io(io::Error),
 }
 
+impl ReadError {
+    /// The text for the file's report.
+    pub(crate) fn at(&self, path: &Path) -> String {
+        format!("{}: {self}", path.display())
+    }
+}
+
 /// The names in a directory, sorted by their bytes.
 pub(crate) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut names = Vec::new();

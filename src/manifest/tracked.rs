@@ -96,7 +96,7 @@ impl Tracked {
             return;
         }
         let since = self.broken_since(now);
-        let errors = vec![format!("{}: {error}", path.display())];
+        let errors = vec![error.at(path)];
         self.outcome = Outcome::Broken { hash: None, errors, since };
     }
 

@@ -4,29 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use podstead_runtime::security::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 use podstead_runtime::{ContainerSecurity, ContainerSpec, ImageSpec, Mount, Profile, labels};
 
 use super::{NodeFacts, env, identity, resources, sandbox, volumes};
-
-/// Hidden from containers, as the kubelet has it (`kubelet-static-pods.md 4.4`).
-pub const MASKED_PATHS: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-/// Readable only.
-pub const READONLY_PATHS: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// What of a container only the moment of its creation knows.
 #[derive(Clone, Debug, Default)]
@@ -128,8 +109,8 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
 fn security(node: &NodeFacts, spec: &PodSpec) -> ContainerSecurity {
     ContainerSecurity {
         namespaces: sandbox::namespaces(spec),
-        masked_paths: MASKED_PATHS.map(str::to_owned).to_vec(),
-        readonly_paths: READONLY_PATHS.map(str::to_owned).to_vec(),
+        masked_paths: DEFAULT_MASKED_PATHS.map(str::to_owned).to_vec(),
+        readonly_paths: DEFAULT_READONLY_PATHS.map(str::to_owned).to_vec(),
         seccomp: if node.seccomp_default { Profile::RuntimeDefault } else { Profile::Unconfined },
         ..ContainerSecurity::default()
     }

@@ -267,6 +267,7 @@ impl Node {
             ("--cni-conf-dir", text(&self.flags.cni_conf_dir)),
         ]
         .into_iter()
+        .chain(self.flags.insecure_registry.iter().map(|host| ("--insecure-registry", host.clone())))
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect()
     }

@@ -1,6 +1,9 @@
 //! End to end: a manifest appears in a directory, a container runs. Real agent, real files, real containers, on
 //! libcontainer and on a private containerd. Root.
 
+mod cli;
+mod images;
+mod offline;
 mod pods;
 mod storm;
 mod support;

@@ -124,6 +124,40 @@ impl Drop for Containerd {
     }
 }
 
+/// A registry on loopback with the test images; ended when dropped.
+pub struct Registry {
+    dir: tempfile::TempDir,
+    /// `host:port`.
+    pub host: String,
+}
+
+impl Registry {
+    fn script(command: &str, dir: &Path, password: bool) -> std::process::Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/registry.sh");
+        let mut run = Command::new(script);
+        run.arg(command).arg(dir).env("IMAGES", images());
+        if password {
+            run.env("PASSWORD", "1");
+        }
+        run.output().expect("run registry.sh")
+    }
+
+    /// Open to all, or to user `web` with password `secret` only.
+    pub fn start(password: bool) -> Self {
+        let dir = tempfile::Builder::new().prefix("reg").tempdir().expect("a directory");
+        let output = Self::script("start", dir.path(), password);
+        assert!(output.status.success(), "registry.sh start: {output:?}");
+        let port = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Self { dir, host: format!("127.0.0.1:{port}") }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        Self::script("stop", self.dir.path(), false);
+    }
+}
+
 /// One page over plain HTTP, or why not.
 pub fn get(ip: IpAddr, port: u16) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&(ip, port).into(), Duration::from_secs(5))?;

@@ -2,13 +2,14 @@
 # A private image registry (plain http, loopback) that holds the test images as podstead/NAME:1.
 # usage: registry.sh start DIR   prints its port once the images are in it
 #        registry.sh stop DIR    ends it and removes its data; keeps DIR/registry.log
+# PASSWORD=1: it wants user web, password secret.
 # Needs docker-registry (Debian; 'registry' elsewhere) and skopeo. IMAGES: directory of the archives, default fixtures/images/out.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PATH=$PATH:/usr/sbin:/sbin
 
 die() { echo "registry.sh: $*" >&2; exit 1; }
-[ $# -eq 2 ] || { sed -n '2,5s/^# //p' "$0"; exit 2; }
+[ $# -eq 2 ] || { sed -n '2,6s/^# //p' "$0"; exit 2; }
 mkdir -p "$2"
 dir=$(realpath "$2")
 images=${IMAGES:-$here/../../fixtures/images/out}
@@ -22,7 +23,7 @@ serve() {
   for ((tries = 0; tries < 100; tries++)); do
     kill -0 "$(cat "$dir/registry.pid")" 2>/dev/null || return 1
     # the answer counts only while ours lives: another server on that port would answer too, but then ours ends at once
-    if curl -fs -o /dev/null "http://127.0.0.1:$1/v2/" && sleep 0.1 && kill -0 "$(cat "$dir/registry.pid")" 2>/dev/null; then return; fi
+    if curl -fs -u web:secret -o /dev/null "http://127.0.0.1:$1/v2/" && sleep 0.1 && kill -0 "$(cat "$dir/registry.pid")" 2>/dev/null; then return; fi
     sleep 0.05
   done
   return 1
@@ -49,6 +50,11 @@ storage:
 http:
   addr: 127.0.0.1:0
 END
+  if [ -n "${PASSWORD:-}" ]; then
+    # bcrypt of the password
+    echo 'web:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW' > "$dir/registry.htpasswd"
+    printf 'auth:\n  htpasswd:\n    realm: test\n    path: %s\n' "$dir/registry.htpasswd" >> "$dir/registry.yml"
+  fi
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     port=$((20000 + RANDOM % 10000))
     if serve "$port"; then break; fi
@@ -56,7 +62,7 @@ END
   done
   [ -n "$port" ] || { tail -5 "$dir/registry.log" >&2; die "the registry does not start; its log is $dir/registry.log"; }
   for name in busybox nginx pause; do
-    skopeo copy --quiet --insecure-policy --dest-tls-verify=false "oci-archive:$images/$name.tar" "docker://127.0.0.1:$port/podstead/$name:1" >&2 ||
+    skopeo copy --quiet --insecure-policy --dest-creds=web:secret --dest-tls-verify=false "oci-archive:$images/$name.tar" "docker://127.0.0.1:$port/podstead/$name:1" >&2 ||
       die "the push of $images/$name.tar failed"
   done
   echo "$port"
@@ -71,7 +77,7 @@ stop() {
     kill -KILL "$(cat "$dir/registry.pid")"
     for ((tries = 0; tries < 100; tries++)); do ours || break; sleep 0.02; done
   fi
-  rm -rf "$dir/registry" "$dir/registry.yml" "$dir/registry.pid"
+  rm -rf "$dir/registry" "$dir/registry.yml" "$dir/registry.pid" "$dir/registry.htpasswd"
 }
 
 case $1 in

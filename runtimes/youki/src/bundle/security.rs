@@ -1,27 +1,10 @@
 //! Masked and read-only paths, AppArmor and SELinux of a container. Pure.
 
+use podstead_runtime::security::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 use podstead_runtime::{ContainerSecurity, ContainerSpec, Profile};
 
 use super::error::{Blame, Error};
 use super::{NodeFacts, mount};
-
-/// Hidden when the pod gives no lists at all, as the kubelet has it (`kubelet-static-pods.md 4.4`).
-const MASKED: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Where the hierarchies of cgroup v1 are mounted, when the node does not say. Missing ones are passed over.
 const V1_HIERARCHIES: [&str; 18] = [
@@ -52,7 +35,7 @@ pub(super) fn paths(container: &ContainerSpec, node: &NodeFacts) -> (Vec<String>
         return (Vec::new(), Vec::new());
     }
     let (masked, mut readonly) = if security.masked_paths.is_empty() && security.readonly_paths.is_empty() {
-        (MASKED.map(str::to_owned).to_vec(), READONLY.map(str::to_owned).to_vec())
+        (DEFAULT_MASKED_PATHS.map(str::to_owned).to_vec(), DEFAULT_READONLY_PATHS.map(str::to_owned).to_vec())
     } else {
         (security.masked_paths.clone(), security.readonly_paths.clone())
     };

@@ -51,6 +51,7 @@ pub(crate) fn image(doing: impl Into<String>, error: &image::Error) -> Error {
             image::Error::NotFound { what, place } if place.contains("local store") => {
                 Error::NotFound { doing, what: what.clone() }
             }
+            image::Error::NotFound { what, place } => Error::not_found(doing, format!("{what} {place}")),
             _ => Error::failed(doing, cause),
         },
         ErrorKind::Denied => Error::Denied { doing, cause },

@@ -22,7 +22,7 @@ impl Inner {
         let record = self.our_container(&doing, id)?.ok_or_else(|| missing(&doing, id))?;
         let (state, _) = self.state(&record).map_err(|e| Error::failed(&doing, e))?;
         if !matches!(state, ContainerState::Running { .. }) {
-            return Err(Error::State { doing, cause: "it does not run".into() });
+            return Err(Error::State { doing, cause: "the container is not running".into() });
         }
         let run_dir = self.layout.run(&id.0);
         let ran = self.launcher.exec(&id.0, &run_dir, &spec.command, spec.tty, Streams::from(streams));

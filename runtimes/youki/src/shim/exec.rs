@@ -55,7 +55,7 @@ fn serve(socket: &UnixStream) -> Result<()> {
     } else {
         None
     };
-    let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &log)?;
+    let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &log, &files)?;
     let master = match &console {
         Some((listener, _)) => Some(terminal(listener)?),
         None => None,
@@ -68,7 +68,7 @@ fn serve(socket: &UnixStream) -> Result<()> {
     tell(socket, &ExecEvent::Exited(code), None)
 }
 
-/// Files that an exec leaves in the container's run directory, removed with it.
+/// Files that an exec leaves in the container's run directory, removed when this is dropped: there is one for each exec.
 struct Leftovers<'a> {
     run: &'a Path,
     id: &'a str,
@@ -107,7 +107,13 @@ fn short(dir: &Path, path: &Path) -> Result<std::path::PathBuf> {
     Ok(path.file_name().map(Into::into).unwrap_or_default())
 }
 
-fn start(request: &ExecRequest, streams: Vec<OwnedFd>, console: Option<&Path>, log: &Path) -> Result<Pid> {
+fn start(
+    request: &ExecRequest,
+    streams: Vec<OwnedFd>,
+    console: Option<&Path>,
+    log: &Path,
+    files: &Leftovers<'_>,
+) -> Result<Pid> {
     let config = request.run.join(run::CONFIG);
     let spec: Spec = read_json(&config)
         .doing(|| format!("read {}", config.display()))?
@@ -116,7 +122,7 @@ fn start(request: &ExecRequest, streams: Vec<OwnedFd>, console: Option<&Path>, l
     let mut process = bundle::exec_process(own, &request.command, request.tty);
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().clone());
     let program = Program { lent: seccomp.is_some() && lend(&mut process), seccomp };
-    let file = Leftovers { run: &request.run, id: &request.id }.process();
+    let file = files.process();
     write_json(&file, &process).doing(|| format!("write {}", file.display()))?;
     let failed = |error: libcontainer::error::LibcontainerError| Error::Container {
         doing: "join the container",
