@@ -1,6 +1,6 @@
 //! podstead's direct runtime on libcontainer, without any daemon.
 //!
-//! `unsafe` is allowed in `launch/system.rs` only.
+//! `unsafe` is allowed in `launch/system.rs` and `shim/signals.rs` only.
 
 pub mod bundle;
 mod cgroup;

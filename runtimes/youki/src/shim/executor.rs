@@ -2,7 +2,7 @@
 //! SELinux label, and seccomp for exec. Runs inside the container, in the process that becomes the program.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,13 @@ use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
 use rustix::fs::{Access, access};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
+use super::signals;
+
 /// The marker of lines in the shim's log that say what a person wants to know.
 pub(crate) const TARGET: &str = "podstead::program";
+
+/// The label of the next program this thread executes; libcontainer takes one and does nothing with it.
+const NEXT_LABEL: &str = "/proc/thread-self/attr/exec";
 
 /// Starts the program.
 #[derive(Debug, Clone, Default)]
@@ -27,16 +32,14 @@ impl Executor for Program {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let process = process(spec).ok_or(ExecutorError::InvalidArg)?;
         let (program, args) = command(process).map_err(ExecutorError::Other)?;
-        if let Some(label) = process.selinux_label().as_ref().filter(|l| !l.is_empty())
-            && Path::new("/proc/thread-self/attr/exec").exists()
-        {
-            std::fs::write("/proc/thread-self/attr/exec", label)
-                .map_err(|e| ExecutorError::Other(format!("set the SELinux label {label}: {e}")))?;
-        }
         let failed = |what: &str, e: &dyn std::fmt::Display| {
             tracing::error!(target: TARGET, "{what}: {e}");
             ExecutorError::Other(format!("{what}: {e}"))
         };
+        if let Some(label) = process.selinux_label().as_ref().filter(|l| !l.is_empty()) {
+            set_label(Path::new(NEXT_LABEL), label).map_err(|e| failed(&format!("set the SELinux label {label}"), &e))?;
+        }
+        signals::reset().map_err(|e| failed("give signals their usual effect", &e))?;
         if let Some(seccomp) = &self.seccomp {
             libcontainer::seccomp::initialize_seccomp(seccomp)
                 .map_err(|e| failed("load the seccomp profile", &e))?;
@@ -55,6 +58,12 @@ impl Executor for Program {
             ExecutorValidationError::ArgValidationError(cause)
         })
     }
+}
+
+/// A label that cannot be set stops the container: it would run as whatever the runtime is.
+fn set_label(file: &Path, label: &str) -> io::Result<()> {
+    // One write, never creating: the kernel takes a label whole or not at all.
+    std::fs::OpenOptions::new().write(true).open(file)?.write_all(label.as_bytes())
 }
 
 /// Without CAP_SYS_ADMIN again.
@@ -109,6 +118,17 @@ fn find(name: &str, path: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_is_written_whole_or_the_program_does_not_start() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("exec");
+        assert!(set_label(&file, "a:b:c:s0").is_err(), "a node without the file");
+        assert!(!file.exists(), "nothing is made");
+        std::fs::write(&file, "").expect("write");
+        set_label(&file, "system_u:system_r:container_t:s0").expect("set");
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "system_u:system_r:container_t:s0");
+    }
 
     #[test]
     fn programs_are_found_in_path_or_named_with_the_reason() {

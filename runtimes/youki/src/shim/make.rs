@@ -19,6 +19,9 @@ use super::{exec, rootfs, trace};
 use crate::cgroup::Cgroup;
 use crate::{bundle, image::user};
 
+/// As the kubelet has it for runtimes.
+const PROTECTED: &str = "-998";
+
 /// A made container and where its output comes from.
 pub(super) struct Making {
     pub container: Container,
@@ -39,12 +42,17 @@ pub(super) fn container(spec: &ShimSpec, run_dir: &Path) -> Result<Making> {
     let tty = process.terminal().unwrap_or(false);
     write_json(Path::new(run::CONFIG), &config).doing(|| format!("write {}", run::CONFIG))?;
     fs::create_dir_all(run::OCI).doing(|| format!("make {}", run::OCI))?;
-    protect();
     let builder = ContainerBuilder::new(spec.id.clone(), SyscallType::default())
         .with_executor(Program::default())
         .with_root_path(run_dir.join(run::OCI))
         .map_err(|error| failed(&error, run_dir))?;
     let made = if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, run_dir) };
+    let made = made.map_err(|error| match error {
+        Error::Container { doing, cause } if cause.contains("chdir") => {
+            Error::Container { doing, cause: format!("working directory {}: {cause}", process.cwd().display()) }
+        }
+        other => other,
+    });
     if made.is_err() {
         // libcontainer takes its own part away, except cgroups that others' failures made busy.
         let _ = Cgroup::at(&spec.cgroup).and_then(|c| c.kill().and_then(|()| c.remove()));
@@ -88,8 +96,16 @@ fn with_terminal(builder: ContainerBuilder, run_dir: &Path) -> Result<Making> {
     Ok(Making { container, output: Output::Terminal(master) })
 }
 
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
 /// Keeps the kernel from choosing the shim when memory runs out: its container would lose log and exit code. Hosts may
-/// deny it (no CAP_SYS_RESOURCE); the agent warns once.
-pub(super) fn protect() {
-    let _ = fs::write("/proc/self/oom_score_adj", "-998");
+/// deny it (no CAP_SYS_RESOURCE); the agent warns once. The score to go back to is what could be had.
+pub(super) fn protect() -> String {
+    let own = fs::read_to_string(OOM_SCORE).unwrap_or_default().trim().to_owned();
+    if fs::write(OOM_SCORE, PROTECTED).is_ok() { PROTECTED.to_owned() } else { own }
+}
+
+/// libcontainer gives the caller the container's score: back to our own. Allowed everywhere, since we had it before.
+pub(super) fn protect_again(own: &str) {
+    let _ = fs::write(OOM_SCORE, own);
 }

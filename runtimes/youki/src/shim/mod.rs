@@ -14,6 +14,7 @@ mod make;
 pub(crate) mod protocol;
 mod rootfs;
 mod serve;
+mod signals;
 mod trace;
 mod wait;
 

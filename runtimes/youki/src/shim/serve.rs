@@ -74,10 +74,12 @@ struct Shim {
 fn make(run_dir: &Path) -> Result<Shim> {
     // Own session: no signal meant for the agent's terminal or service reaches us.
     let _ = rustix::process::setsid();
+    // Not the agent's, which may be stricter: the container has it from us, as do the mount points made in it.
+    let _ = rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     let _ = rustix::thread::set_name(c"podstead-shim");
     let lock = lock(run_dir)?;
     std::env::set_current_dir(run_dir).doing(|| format!("enter {}", run_dir.display()))?;
-    let spec: ShimSpec = read_json(Path::new(run::SPEC))
+    let mut spec: ShimSpec = read_json(Path::new(run::SPEC))
         .doing(|| format!("read {}", run::SPEC))?
         .ok_or_else(|| Error::Asked(format!("{}/{} is missing or damaged", run_dir.display(), run::SPEC)))?;
     let log_path = run_dir.join(run::LOG);
@@ -86,11 +88,11 @@ fn make(run_dir: &Path) -> Result<Shim> {
     let log = log
         .doing(|| format!("open the container's log {}", spec.log.as_deref().unwrap_or(run_dir).display()))?;
     let listener = UnixListener::bind(run::SOCKET).doing(|| "listen for the agent".into())?;
-    let home = rootfs::leave_home()?;
+    let score = make::protect();
+    let home = rootfs::leave_home(&mut spec, run_dir)?;
     let made = make::container(&spec, run_dir)?;
     rootfs::go_home(&home)?;
-    // libcontainer gave us the container's own score; ours is better.
-    make::protect();
+    make::protect_again(&score);
     let pid = made.container.pid().ok_or_else(|| Error::Asked("the container has no process".into()))?;
     let state = State { pid: pid.as_raw(), start_ticks: start_ticks(pid)?, started_at: None };
     let end = wait::pidfd(pid)?;
@@ -277,6 +279,10 @@ impl Shim {
         let until = Instant::now() + LAST_WORDS;
         while !self.outputs.is_empty() {
             let left = until.saturating_duration_since(Instant::now()).as_millis();
+            if left == 0 {
+                // Whoever still writes will do so for ever.
+                break;
+            }
             let fds: Vec<_> = self.outputs.iter().map(|(fd, _)| fd.as_fd()).collect();
             let Ok(ready) = wait::readable(&fds, u64::try_from(left).ok()) else { break };
             if !ready.contains(&true) {

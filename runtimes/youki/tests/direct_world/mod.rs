@@ -2,6 +2,8 @@
 //! the binary has ended, however it ended.
 #![allow(dead_code)]
 
+pub mod pods;
+
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,9 +16,13 @@ use tokio::sync::OnceCell;
 /// What `fixtures/images/build.sh` names the busybox image.
 pub const BUSYBOX: &str = "localhost/podstead/busybox:1";
 
+/// Makes this process use another test process's directory.
+pub const DIRECTORY: &str = "PODSTEAD_YOUKI_TEST_DIRECTORY";
+
 /// Where everything of this binary is.
 pub fn directory() -> PathBuf {
-    PathBuf::from(format!("/tmp/podstead-youki-{}", std::process::id()))
+    std::env::var_os(DIRECTORY)
+        .map_or_else(|| PathBuf::from(format!("/tmp/podstead-youki-{}", std::process::id())), PathBuf::from)
 }
 
 /// The cgroup below which its pods are.
