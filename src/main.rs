@@ -38,8 +38,8 @@ fn log(verbosity: u8) {
         2..4 => "info,podstead=debug,podstead_cri=debug,podstead_youki=debug",
         _ => "debug,podstead=trace,podstead_cri=trace,podstead_youki=trace",
     };
-    let named = std::env::var("PODSTEAD_LOG").ok().map(|text| (text.parse(), text));
-    let filter: Targets = match &named {
+    let named = std::env::var("PODSTEAD_LOG").ok().map(|text| (text.parse::<Targets>(), text));
+    let filter = match &named {
         Some((Ok(filter), _)) => filter.clone(),
         // Invariant: every level above is a filter; a test of the command line tries them.
         _ => level.parse().unwrap_or_default(),
