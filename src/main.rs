@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use podstead::backend::Backend;
 use podstead::cli::{self, Cli, Command};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     if let Some(code) = podstead_youki::shim::dispatch() {
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
+// `Targets` and not `EnvFilter`, whose regular expressions take a MiB and some milliseconds of every command.
 fn log(verbosity: u8) {
     let level = match verbosity {
         0 => "warn",
@@ -34,13 +38,19 @@ fn log(verbosity: u8) {
         2..4 => "info,podstead=debug,podstead_cri=debug,podstead_youki=debug",
         _ => "debug,podstead=trace,podstead_cri=trace,podstead_youki=trace",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PODSTEAD_LOG");
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| level.into()))
-        .with_writer(std::io::stderr)
-        .with_ansi(cli::output::fancy(&std::io::stderr()))
-        .with_target(false)
-        .init();
+    let named = std::env::var("PODSTEAD_LOG").ok().map(|text| (text.parse::<Targets>(), text));
+    let filter = match &named {
+        Some((Ok(filter), _)) => filter.clone(),
+        // Invariant: every level above is a filter; a test of the command line tries them.
+        _ => level.parse().unwrap_or_default(),
+    };
+    let colours = cli::output::fancy(&std::io::stderr());
+    let lines = tracing_subscriber::fmt::layer();
+    let lines = lines.with_writer(std::io::stderr).with_ansi(colours).with_target(false);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    if let Some((Err(error), text)) = named {
+        tracing::warn!("PODSTEAD_LOG={text:?} is no filter such as info,podstead_cri=trace: {error}");
+    }
 }
 
 async fn command(cli: &Cli) -> anyhow::Result<ExitCode> {

@@ -9,6 +9,7 @@ mod archive;
 mod digest;
 mod disk;
 mod error;
+mod grammar;
 mod import;
 mod index;
 mod ingest;

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, is_hex64};
 use super::error::Error;
+use super::grammar;
+
+/// What a reference with neither tag nor digest means.
+const DEFAULT_TAG: &str = "latest";
 
 /// A normalised reference: registry, repository, and a tag, a digest or both.
 ///
@@ -22,13 +26,20 @@ impl Reference {
         if is_hex64(text) {
             return Err(invalid("64 hex digits are an image id, not a name".to_owned()));
         }
-        let parsed = oci_client::Reference::try_from(text).map_err(|e| invalid(e.to_string()))?;
-        if let Some(digest) = parsed.digest() {
-            let checked: Result<Digest, _> = digest.parse();
-            checked
-                .map_err(|_| invalid("a digest must be sha256: and 64 lower-case hex digits".to_owned()))?;
-        }
-        Ok(Self(parsed))
+        let parts = grammar::split(text).map_err(|reason| invalid(reason.to_owned()))?;
+        let bad = |_| invalid("a digest must be sha256: and 64 lower-case hex digits".to_owned());
+        let digest = parts.digest.map(|d| d.parse::<Digest>().map_err(bad)).transpose()?;
+        let (registry, repository) = (parts.registry.to_owned(), parts.repository);
+        Ok(Self(match (parts.tag.map(str::to_owned), digest.map(String::from)) {
+            (Some(tag), Some(digest)) => {
+                oci_client::Reference::with_tag_and_digest(registry, repository, tag, digest)
+            }
+            (None, Some(digest)) => oci_client::Reference::with_digest(registry, repository, digest),
+            (tag, None) => {
+                let tag = tag.unwrap_or_else(|| DEFAULT_TAG.to_owned());
+                oci_client::Reference::with_tag(registry, repository, tag)
+            }
+        }))
     }
 
     /// Host and port of the registry, `docker.io` if none was written.

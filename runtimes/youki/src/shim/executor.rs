@@ -37,7 +37,8 @@ impl Executor for Program {
             ExecutorError::Other(format!("{what}: {e}"))
         };
         if let Some(label) = process.selinux_label().as_ref().filter(|l| !l.is_empty()) {
-            set_label(Path::new(NEXT_LABEL), label).map_err(|e| failed(&format!("set the SELinux label {label}"), &e))?;
+            set_label(Path::new(NEXT_LABEL), label)
+                .map_err(|e| failed(&format!("set the SELinux label {label}"), &e))?;
         }
         signals::reset().map_err(|e| failed("give signals their usual effect", &e))?;
         if let Some(seccomp) = &self.seccomp {

@@ -48,9 +48,10 @@ pub(super) fn container(spec: &ShimSpec, run_dir: &Path) -> Result<Making> {
         .map_err(|error| failed(&error, run_dir))?;
     let made = if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, run_dir) };
     let made = made.map_err(|error| match error {
-        Error::Container { doing, cause } if cause.contains("chdir") => {
-            Error::Container { doing, cause: format!("working directory {}: {cause}", process.cwd().display()) }
-        }
+        Error::Container { doing, cause } if cause.contains("chdir") => Error::Container {
+            doing,
+            cause: format!("working directory {}: {cause}", process.cwd().display()),
+        },
         other => other,
     });
     if made.is_err() {

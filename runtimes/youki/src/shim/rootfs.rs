@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_change, move_mount,
-    open_tree,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_change,
+    move_mount, open_tree,
 };
 
 use super::error::{Doing as _, Error, Result};
@@ -48,10 +48,13 @@ fn clone_tree(source: &Path) -> Result<OwnedFd> {
     let real = source.canonicalize().doing(|| format!("find {}", source.display()))?;
     if !is_shared(&table, &real) {
         let path = source.display();
-        let cause = format!("{path} is not on a shared mount; bidirectional needs `mount --make-rshared` of its mount");
+        let cause = format!(
+            "{path} is not on a shared mount; bidirectional needs `mount --make-rshared` of its mount"
+        );
         return Err(Error::Asked(cause));
     }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, &real, flags).doing(|| format!("take hold of {}", source.display()))
 }
 
