@@ -48,7 +48,8 @@ macro_rules! conformance {
             sandboxes: the_first_hint_is_everything, version_and_status_answer, running_a_sandbox_twice_gives_one,
                 a_sandbox_is_seen_as_it_was_asked_for, stopping_a_sandbox_kills_what_runs_in_it,
                 removing_a_sandbox_removes_its_containers, absent_objects_are_successes_to_stop_and_remove,
-                anothers_objects_are_neither_seen_nor_touched;
+                anothers_objects_are_neither_seen_nor_touched,
+                processes_are_seen_across_a_shared_pid_namespace_only;
             containers: creating_twice_gives_one_that_does_not_run, starting_twice_starts_once,
                 an_exit_is_seen_with_code_and_times, success_is_called_completed,
                 an_exit_gives_a_hint, stop_sends_the_signal_first, stop_kills_after_the_grace,
@@ -113,6 +114,10 @@ pub fn sandbox_spec<W: World>(w: &W) -> SandboxSpec {
     spec.security.namespaces.network = NamespaceMode::Node;
     spec.security.namespaces.pid = NamespaceMode::Container;
     spec
+}
+
+fn words(command: &[&str]) -> Vec<String> {
+    command.iter().map(|&w| w.to_owned()).collect()
 }
 
 /// A container's spec that runs a shell command.

@@ -3,10 +3,6 @@
 use super::*;
 use crate::{Error, ExecSpec, ExecStreams, Mount};
 
-fn words(command: &[&str]) -> Vec<String> {
-    command.iter().map(|&w| w.to_owned()).collect()
-}
-
 async fn ready<W: World>(pod: &Pod, w: &W) -> ContainerId {
     let id = pod.start(w, "c", "echo ready; sleep 1000").await;
     until_file(&pod.spec.log_directory.join("c/0.log"), |log| log.contains("ready")).await;

@@ -100,3 +100,25 @@ pub async fn anothers_objects_are_neither_seen_nor_touched<W: World>(w: &W) {
     assert!(see(w, &id).await.is_some_and(|c| c.is_running()));
     pod.end(w).await;
 }
+
+/// A pod may share its pid namespace; others see nothing of each other.
+pub async fn processes_are_seen_across_a_shared_pid_namespace_only<W: World>(w: &W) {
+    if !w.real() {
+        return;
+    }
+    for (mode, seen) in [(NamespaceMode::Pod, true), (NamespaceMode::Container, false)] {
+        let mut spec = sandbox_spec(w);
+        spec.security.namespaces.pid = mode;
+        let id = w.runtime().run_sandbox(&spec).await.expect("run_sandbox");
+        let pod = Pod { spec, id };
+        let sleeper = pod.start(w, "sleeper", "exec sleep 4321").await;
+        let watcher = pod.start(w, "watcher", "exec sleep 1000").await;
+        let ps = words(&["ps", "-o", "args"]);
+        let told = w.runtime().exec_sync(&watcher, &ps, Duration::from_secs(30)).await.expect("ps");
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert_eq!(told.contains("sleep 4321"), seen, "{told}");
+        w.runtime().stop_container(&sleeper, Duration::ZERO).await.expect("stop one");
+        assert!(see(w, &watcher).await.is_some_and(|c| c.is_running()), "the other goes on");
+        pod.end(w).await;
+    }
+}

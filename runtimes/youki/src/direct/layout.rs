@@ -70,6 +70,11 @@ impl Layout {
         self.sandbox_state(id).join("shm")
     }
 
+    /// Where the first process of the pod's shared pid namespace has its lock and state.
+    pub(crate) fn pause(&self, id: &str) -> PathBuf {
+        self.sandbox_state(id).join("pause")
+    }
+
     /// A container's run directory.
     pub(crate) fn run(&self, id: &str) -> PathBuf {
         self.state.join("containers").join(id)

@@ -12,7 +12,10 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::layout::{Layout, make_dir};
 use crate::bundle::{NamespacePaths, PodFiles};
+use crate::launch::{Process, Shim, shim_of};
 use crate::namespace::{self, Spec};
+use crate::shim::files::{read_json, write_json};
+use crate::shim::protocol::{State, run};
 
 /// Size of a pod's `/dev/shm`, as CRI servers have it.
 const SHM: &core::ffi::CStr = c"mode=1777,size=67108864";
@@ -25,7 +28,40 @@ fn is_host_ipc(spec: &SandboxSpec) -> bool {
     spec.security.namespaces.ipc == NamespaceMode::Node
 }
 
-/// Makes all but the network.
+/// Whether containers of the pod see each other's processes.
+pub(crate) fn shares_pids(spec: &SandboxSpec) -> bool {
+    spec.security.namespaces.pid == NamespaceMode::Pod
+}
+
+/// Makes what the first process of a shared pid namespace needs.
+pub(crate) fn make_pause_dir(layout: &Layout, id: &str) -> io::Result<()> {
+    let dir = layout.pause(id);
+    make_dir(&dir)?;
+    write_json(&dir.join(run::LOCK), &())
+}
+
+/// Pins the namespace of that process.
+pub(crate) fn pin_pause(layout: &Layout, id: &str) -> io::Result<()> {
+    let state: Option<State> = read_json(&layout.pause(id).join(run::STATE))?;
+    let state = state.ok_or_else(|| io::Error::other("the pod's first process left no state"))?;
+    // Held, so that its number cannot come to mean another meanwhile.
+    let Some(_held) = Process::of(&state)? else {
+        return Err(io::Error::other("the pod's first process is gone"));
+    };
+    namespace::pin_pid(&layout.namespaces(id), state.pid).map(drop).map_err(io::Error::other)
+}
+
+/// Ends the first process of a shared pid namespace and with it all others in there.
+fn end_pause(layout: &Layout, id: &str) -> io::Result<()> {
+    if let Some(state) = read_json::<State>(&layout.pause(id).join(run::STATE))?
+        && let Some(process) = Process::of(&state)?
+    {
+        process.signal(libc::SIGKILL)?;
+    }
+    Ok(())
+}
+
+/// Makes all but the network and a shared pid namespace.
 pub(crate) fn make(layout: &Layout, id: &str, spec: &SandboxSpec) -> io::Result<()> {
     let (net, ipc) = (!is_host_network(spec), !is_host_ipc(spec));
     let wanted = Spec {
@@ -48,6 +84,7 @@ pub(crate) fn make(layout: &Layout, id: &str, spec: &SandboxSpec) -> io::Result<
 
 /// Lets go of all but the network, which must have been given back before.
 pub(crate) fn unmake(layout: &Layout, id: &str) -> io::Result<()> {
+    end_pause(layout, id)?;
     namespace::unpin(&layout.namespaces(id)).map_err(io::Error::other)?;
     loop {
         match unmount(layout.shm(id), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -71,7 +108,9 @@ pub(crate) fn gone(outcome: io::Result<()>) -> io::Result<()> {
 /// Whether the pod's namespaces are still there; after a reboot they are not.
 pub(crate) fn is_up(layout: &Layout, id: &str, spec: &SandboxSpec) -> bool {
     let at = |kind: &str| namespace::is_pinned(&layout.namespaces(id).join(kind));
-    (is_host_network(spec) || at("net")) && (is_host_ipc(spec) || at("ipc"))
+    (is_host_network(spec) || at("net"))
+        && (is_host_ipc(spec) || at("ipc"))
+        && (!shares_pids(spec) || matches!(shim_of(&layout.pause(id)), Ok(Shim::Alive(_))))
         // A pod with nothing of its own still has a directory that no reboot leaves.
         && layout.sandbox_state(id).is_dir()
 }
@@ -80,7 +119,12 @@ pub(crate) fn is_up(layout: &Layout, id: &str, spec: &SandboxSpec) -> bool {
 pub(crate) fn namespaces(layout: &Layout, id: &str, spec: &SandboxSpec) -> NamespacePaths {
     let at = |own: bool, kind: &str| own.then(|| layout.namespaces(id).join(kind));
     let (net, ipc) = (!is_host_network(spec), !is_host_ipc(spec));
-    NamespacePaths { net: at(net, "net"), ipc: at(ipc, "ipc"), uts: at(net, "uts"), pid: None }
+    NamespacePaths {
+        net: at(net, "net"),
+        ipc: at(ipc, "ipc"),
+        uts: at(net, "uts"),
+        pid: at(shares_pids(spec), "pid"),
+    }
 }
 
 /// What containers of the pod get in `/etc` and `/dev`.

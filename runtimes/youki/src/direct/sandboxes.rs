@@ -69,6 +69,9 @@ impl Inner {
             pods::make(&inner.layout, &making.id, &making.spec)
         })
         .await?;
+        if pods::shares_pids(&record.spec) {
+            self.make_pause(doing, id).await?;
+        }
         if !pods::is_host_network(&record.spec) {
             let attachment = attachment(self, &record);
             let outcome = self.network.add(&attachment).await.map_err(|e| Error::failed(doing, e))?;
@@ -81,6 +84,15 @@ impl Inner {
             pods::gone(fs::remove_file(dir.join(kept::MAKING)))
         })
         .await
+    }
+
+    async fn make_pause(self: &Arc<Self>, doing: &str, id: &str) -> Result<()> {
+        let (inner, of) = (Arc::clone(self), id.to_owned());
+        blocking(doing, move || pods::make_pause_dir(&inner.layout, &of)).await?;
+        let made = self.launcher.pause(&self.layout.pause(id)).await;
+        made.map_err(|error| super::errors::launch(doing, &error))?;
+        let (inner, of) = (Arc::clone(self), id.to_owned());
+        blocking(doing, move || pods::pin_pause(&inner.layout, &of)).await
     }
 
     /// The sandbox, if it is there and ours.

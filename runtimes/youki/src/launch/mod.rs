@@ -25,7 +25,7 @@ pub(crate) use self::exec::Streams;
 use self::image::Sealed;
 pub(crate) use self::liveness::{Process, Shim, claim, shim_of};
 use crate::shim::protocol::{Made, Reply, Request, run};
-use crate::shim::{EXEC, SHIM};
+use crate::shim::{EXEC, PAUSE, SHIM};
 
 /// Making a container takes milliseconds; one that takes this long hangs.
 const MAKING: Duration = Duration::from_secs(120);
@@ -101,9 +101,18 @@ impl Launcher {
     /// Starts the shim of a container and returns once the container is made. The shim's directory holds its spec and
     /// an empty lock file. Nothing is left when it fails.
     pub(crate) async fn make(&self, run_dir: &Path) -> Result<()> {
+        self.launch(SHIM, run_dir).await
+    }
+
+    /// Starts the first process of a shared pid namespace; its directory holds an empty lock file.
+    pub(crate) async fn pause(&self, dir: &Path) -> Result<()> {
+        self.launch(PAUSE, dir).await
+    }
+
+    async fn launch(&self, entry: &str, run_dir: &Path) -> Result<()> {
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(run_dir.join(run::LOG));
         let log = log.map_err(talk("open the shim's log"))?;
-        let mut command = self.command(SHIM).await?;
+        let mut command = self.command(entry).await?;
         command.arg(run_dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().map_err(|source| self.failed(source))?;
         let stdout = child.stdout.take();
@@ -123,9 +132,7 @@ impl Launcher {
                 let status = child.wait().await.map(|s| s.to_string()).unwrap_or_default();
                 let log = tokio::fs::read_to_string(run_dir.join(run::LOG)).await.unwrap_or_default();
                 let last = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default();
-                Err(LaunchError::Refused(format!(
-                    "the shim died before the container was made ({status}) {last}"
-                )))
+                Err(LaunchError::Refused(format!("the shim died before it was done ({status}) {last}")))
             }
         }
     }

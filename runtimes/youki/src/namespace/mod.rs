@@ -20,7 +20,7 @@ use nix::{
     unistd::sethostname,
 };
 
-use self::pins::{Dir, KINDS};
+use self::pins::{Dir, KINDS, PID};
 pub use self::{
     enter::{Address, addresses, enter_net, is_pinned},
     error::Error,
@@ -88,6 +88,15 @@ pub fn pin(dir: &Path, spec: &Spec) -> Result<Pinned, Error> {
     }
     let at = |asked: bool, kind: &str| asked.then(|| dir.join(kind));
     Ok(Pinned { net: at(spec.net, "net"), ipc: at(spec.ipc, "ipc"), uts: at(spec.uts, "uts"), fresh: !found })
+}
+
+/// Pins the pid namespace of a process beside the others, in place of one pinned before. It lives as long as its first
+/// process does.
+pub fn pin_pid(dir: &Path, pid: i32) -> Result<PathBuf, Error> {
+    let pins = Dir::create(dir)?;
+    pins.remove(PID)?;
+    pins.bind(PID, &format!("/proc/{pid}/ns/pid"))?;
+    Ok(dir.join(PID))
 }
 
 /// Lets go of the namespaces pinned in `dir`; they end with their last process. The directory itself stays.

@@ -25,6 +25,9 @@ const NSFS_MAGIC: u64 = 0x6e73_6673;
 /// The names of the files, which are also those in `/proc/<pid>/ns`.
 pub(super) const KINDS: [&str; 3] = ["net", "ipc", "uts"];
 
+/// The pid namespace's file; it needs a process inside, so it is bound to another's.
+pub(super) const PID: &str = "pid";
+
 /// An open directory of pins.
 pub(super) struct Dir {
     fd: OwnedFd,
@@ -72,14 +75,18 @@ impl Dir {
 
     /// Binds the calling thread's namespace of this kind to a new file of that name.
     pub(super) fn bind_own(&self, name: &str) -> Result<(), Error> {
+        self.bind(name, &format!("/proc/thread-self/ns/{name}"))
+    }
+
+    /// Binds the namespace behind `source` to a new file of that name.
+    pub(super) fn bind(&self, name: &str, source: &str) -> Result<(), Error> {
         let path = self.path.join(name);
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| file_error("creating", &path, errno))?;
         // By descriptor, so that nothing can be put in the file's place between the two calls.
         let target = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
-        mount_bind(format!("/proc/thread-self/ns/{name}"), target)
-            .map_err(|errno| file_error("binding a namespace to", &path, errno))
+        mount_bind(source, target).map_err(|errno| file_error("binding a namespace to", &path, errno))
     }
 
     /// Unmounts and removes the file `name`; nothing to do is success.
@@ -101,7 +108,8 @@ impl Dir {
 
     /// Removes every pin; goes on after a failure and reports the first.
     pub(super) fn remove_all(&self) -> Result<(), Error> {
-        let results = KINDS.map(|kind| self.remove(kind));
+        let all = KINDS.into_iter().chain([PID]);
+        let results: Vec<_> = all.map(|kind| self.remove(kind)).collect();
         results.into_iter().collect()
     }
 }

@@ -11,6 +11,7 @@ mod executor;
 pub(crate) mod files;
 mod log;
 mod make;
+mod pause;
 pub(crate) mod protocol;
 mod rootfs;
 mod serve;
@@ -26,6 +27,8 @@ pub(crate) use self::serve::{start_ticks, whole_file};
 
 /// First argument of a shim; the second is the container's run directory.
 pub(crate) const SHIM: &str = "container-shim";
+/// First argument of what makes a shared pid namespace; the second is a directory for its state.
+pub(crate) const PAUSE: &str = "sandbox-pause";
 /// First argument of an exec's process; its standard input is a socket.
 pub(crate) const EXEC: &str = "container-exec";
 
@@ -36,6 +39,12 @@ pub fn dispatch() -> Option<ExitCode> {
     let entry = args.next()?;
     if entry == OsStr::new(SHIM) {
         return Some(serve::main(&PathBuf::from(args.next()?)));
+    }
+    if entry == OsStr::new(PAUSE) {
+        return Some(pause::main(&PathBuf::from(args.next()?)));
+    }
+    if entry == OsStr::new(pause::INSIDE) {
+        return Some(pause::inside(&PathBuf::from(args.next()?)));
     }
     (entry == OsStr::new(EXEC)).then(exec::main)
 }

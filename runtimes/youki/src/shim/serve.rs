@@ -46,7 +46,7 @@ pub(super) fn main(run_dir: &Path) -> ExitCode {
 }
 
 /// The agent reads one line from our standard output, if it is still there.
-fn tell(made: &Made) {
+pub(super) fn tell(made: &Made) {
     if let Ok(mut line) = serde_json::to_vec(made) {
         line.push(b'\n');
         let _ = io::stdout().write_all(&line);
@@ -125,7 +125,7 @@ fn make(run_dir: &Path) -> Result<Shim> {
 }
 
 /// The lock tells everyone that, and in which process, this container's shim lives. Not inherited by forks.
-fn lock(run_dir: &Path) -> Result<fs::File> {
+pub(super) fn lock(run_dir: &Path) -> Result<fs::File> {
     let path = run_dir.join(run::LOCK);
     let file = fs::OpenOptions::new().write(true).open(&path).doing(|| format!("open {}", path.display()))?;
     let whole = whole_file(libc::F_WRLCK);
