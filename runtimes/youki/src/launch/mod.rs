@@ -22,7 +22,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 pub(crate) use self::exec::Streams;
-pub(crate) use self::liveness::{Process, Shim, claim, shim_of};
+pub(crate) use self::liveness::{Process, Shim, claim, orphans, shim_of, shim_process};
 use self::image::Sealed;
 use crate::shim::protocol::{Made, Reply, Request, run};
 use crate::shim::{EXEC, SHIM};
