@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,11 +48,19 @@ impl Cgroup {
     /// Kills everything in it and in its children, again and again until nothing is left. Blocks.
     pub(crate) fn kill(&self) -> io::Result<()> {
         let deadline = std::time::Instant::now() + DYING;
+        // Nothing may be forked any more: processes that are killed one by one could else make new ones for ever.
+        for dir in &self.dirs {
+            let _ = fs::OpenOptions::new()
+                .write(true)
+                .open(dir.join("pids.max"))
+                .and_then(|mut f| f.write_all(b"0"));
+        }
         loop {
             let mut left = false;
             for dir in &self.dirs {
                 // One write kills all, also what is being forked (Linux 5.14, v2).
-                let killed = fs::write(dir.join("cgroup.kill"), "1").is_ok();
+                let file = fs::OpenOptions::new().write(true).open(dir.join("cgroup.kill"));
+                let killed = file.and_then(|mut f| f.write_all(b"1")).is_ok();
                 for pid in processes(dir) {
                     left = true;
                     if !killed {

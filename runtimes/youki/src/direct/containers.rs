@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Inner {
         if let Some(id) = self.existing(doing, &pod.id, &spec).await? {
             return Ok(ContainerId(id));
         }
-        if pod.stopped || !pods::is_up(&self.layout, &pod.id, &pod.spec) {
+        if !pod.takes_containers() || !pods::is_up(&self.layout, &pod.id, &pod.spec) {
             return Err(Error::State { doing: doing.to_owned(), cause: "the sandbox is stopped".into() });
         }
         let wanted = if spec.image_id.is_empty() { &spec.image.image } else { &spec.image_id };
@@ -60,7 +60,12 @@ impl Inner {
         })?;
         let id = new_id().map_err(|e| Error::failed(doing, e))?;
         let (inner, said, new) = (Arc::clone(self), doing.to_owned(), id.clone());
-        let prepared = blocking(doing, move || Ok(inner.prepare(&said, &new, &pod, &spec, &image))).await?;
+        let prepared = blocking(doing, move || {
+            Ok(inner
+                .prepare(&said, &new, &pod, &spec, &image)
+                .and_then(|()| inner.still_takes(&said, &pod.id)))
+        });
+        let prepared = prepared.await?;
         let made = match prepared {
             Ok(()) => {
                 let made = self.launcher.make(&self.layout.run(&id)).await;
@@ -77,6 +82,15 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// Whether the sandbox was left alone since its container was written down. Blocks.
+    fn still_takes(&self, doing: &str, sandbox: &str) -> Result<()> {
+        let found = self.sandbox(sandbox).map_err(|e| Error::failed(doing, e))?;
+        if found.is_some_and(|(record, _)| record.takes_containers()) {
+            return Ok(());
+        }
+        Err(Error::State { doing: doing.to_owned(), cause: "the sandbox was stopped meanwhile".into() })
     }
 
     /// The id of a container with this key; waits for one that another agent's shim is making, and takes away what
@@ -158,11 +172,9 @@ impl Inner {
         write_json(&dir.join(kept::MAKING), &record).map_err(failed("write the container's record"))?;
         for sub in ["upper", "work", "rootfs"] {
             // Its root directory is the container's own, for all its users.
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(dir.join(sub))
-                .map_err(failed("make a directory"))?;
+            make_dir(&dir.join(sub)).map_err(failed("make a directory"))?;
+            let open = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(dir.join(sub), open).map_err(failed("open a directory"))?;
         }
         if let Some(parent) = log.as_deref().and_then(Path::parent) {
             fs::DirBuilder::new()

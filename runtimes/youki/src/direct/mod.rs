@@ -20,6 +20,7 @@ mod removal;
 mod sandboxes;
 mod stats;
 mod stop;
+mod trees;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -32,7 +32,7 @@ impl Inner {
     }
 
     fn seen(&self, record: SandboxRecord, whole: bool) -> Sandbox {
-        let ready = whole && !record.stopped && pods::is_up(&self.layout, &record.id, &record.spec);
+        let ready = whole && record.takes_containers() && pods::is_up(&self.layout, &record.id, &record.spec);
         let host_network = pods::is_host_network(&record.spec);
         let spec = record.spec;
         Sandbox {
@@ -96,14 +96,16 @@ impl Inner {
             return Ok((ContainerState::Unknown, 0));
         }
         let started_at = state.and_then(|s| s.started_at).unwrap_or_default();
-        Ok((unseen(started_at, record.created_at), 0))
+        Ok((unseen(started_at, started_at.known().unwrap_or(record.created_at)), 0))
     }
 }
 
 fn exited(exit: &Exit) -> ContainerState {
+    if exit.unseen {
+        return unseen(exit.started_at, exit.finished_at);
+    }
     let (reason, message) = match exit.code {
         0 => ("Completed", ""),
-        UNKNOWN_CODE if exit.started_at == Time::default() => ("ContainerStatusUnknown", ""),
         137 if exit.oom => ("OOMKilled", "the kernel killed it: its memory limit was reached"),
         _ => ("Error", ""),
     };
@@ -117,11 +119,11 @@ fn exited(exit: &Exit) -> ContainerState {
 }
 
 /// Ended by a reboot or together with its shim.
-fn unseen(started_at: Time, created_at: Time) -> ContainerState {
+fn unseen(started_at: Time, finished_at: Time) -> ContainerState {
     ContainerState::Exited {
         code: UNKNOWN_CODE,
         started_at,
-        finished_at: started_at.known().unwrap_or(created_at),
+        finished_at,
         reason: "ContainerStatusUnknown".into(),
         message: "its end was not seen: the node or the container's shim went down with it".into(),
     }

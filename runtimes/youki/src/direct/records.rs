@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Inner;
-use crate::shim::files::read_json;
+use super::pods::gone;
+use crate::shim::files::{read_json, write_json};
 use crate::shim::protocol::kept;
 
 /// A sandbox's record exists when this file does; before, [`kept::MAKING`] has the same content.
@@ -28,6 +29,16 @@ pub(crate) struct SandboxRecord {
     /// Its network is given back and nothing runs in it.
     #[serde(default)]
     pub stopped: bool,
+    /// It is being stopped: no container may be made in it any more.
+    #[serde(default)]
+    pub stopping: bool,
+}
+
+impl SandboxRecord {
+    /// Whether containers may be made in it.
+    pub(crate) fn takes_containers(&self) -> bool {
+        !self.stopped && !self.stopping
+    }
 }
 
 /// A container.
@@ -98,6 +109,15 @@ impl Inner {
             return Ok(Some((record, true)));
         }
         Ok(read(&dir, kept::MAKING)?.map(|record| (record, false)))
+    }
+
+    /// Changes the record of a sandbox, if it is there. The caller alone changes it now.
+    pub(crate) fn change_sandbox(&self, id: &str, change: impl FnOnce(&mut SandboxRecord)) -> io::Result<()> {
+        let Some((mut record, whole)) = self.sandbox(id)? else { return Ok(()) };
+        change(&mut record);
+        let file = if whole { SANDBOX } else { kept::MAKING };
+        // A removal by another process may be ahead of us.
+        gone(write_json(&self.layout.sandbox(id).join(file), &record))
     }
 
     /// All sandboxes, also half-made ones and others'.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use podstead_runtime::{ContainerId, Error, Result};
 
-use super::Inner;
 use super::errors::{blocking, of};
 use super::pods::gone;
+use super::{Inner, trees};
 use crate::launch::claim;
 use crate::shim::protocol::kept;
 
@@ -45,7 +45,7 @@ impl Inner {
         gone(fs::remove_dir_all(&run_dir))?;
         drop(claimed);
         for name in ["upper", "work", "rootfs"] {
-            gone(fs::remove_dir_all(dir.join(name)))?;
+            trees::remove(&dir.join(name))?;
         }
         gone(fs::remove_file(self.layout.hints().join(id)))?;
         gone(fs::remove_dir_all(&dir))?;

@@ -60,6 +60,7 @@ impl Inner {
             created_at: Time::now(),
             ips: Vec::new(),
             stopped: false,
+            stopping: false,
         };
         let (inner, making) = (Arc::clone(self), record.clone());
         blocking(doing, move || {
@@ -114,18 +115,17 @@ impl Inner {
     /// Kills what runs in it and gives its network and namespaces back.
     pub(super) async fn stop_sandbox(this: &Arc<Self>, id: &SandboxId) -> Result<()> {
         let doing = of_sandbox("stop", id);
-        let Some(record) = this.our_sandbox(&doing, id).await? else { return Ok(()) };
-        if record.stopped {
+        if this.our_sandbox(&doing, id).await?.is_none() {
             return Ok(());
         }
-        let (inner, said) = (Arc::clone(this), doing.clone());
+        let (inner, said, wanted) = (Arc::clone(this), doing.clone(), id.clone());
         let work = async move {
-            inner.quiet_sandbox(&said, &record.id).await?;
-            let dir = inner.layout.sandbox(&record.id);
-            let stopped = SandboxRecord { stopped: true, ..record };
-            // A half-made one stays half-made.
-            let file = if dir.join(SANDBOX).exists() { SANDBOX } else { kept::MAKING };
-            blocking(said, move || write_json(&dir.join(file), &stopped)).await
+            // Another call may have stopped or removed it while we waited for our turn.
+            if inner.our_sandbox(&said, &wanted).await?.is_none_or(|record| record.stopped) {
+                return Ok(());
+            }
+            inner.quiet_sandbox(&said, &wanted.0).await?;
+            blocking(said, move || inner.change_sandbox(&wanted.0, |record| record.stopped = true)).await
         };
         this.flights.run(&format!("sandbox {id}"), &doing, work).await
     }
@@ -133,8 +133,13 @@ impl Inner {
     /// Ends everything that a sandbox has on the node, except its record.
     async fn quiet_sandbox(self: &Arc<Self>, doing: &str, id: &str) -> Result<()> {
         let (inner, of) = (Arc::clone(self), id.to_owned());
-        let containers = blocking(doing, move || inner.containers_of(&of)).await?;
-        for container in containers {
+        let containers = blocking(doing, move || {
+            // Before the look: whoever makes a container writes it down first and then looks at this mark, so that one
+            // of us sees the other.
+            inner.change_sandbox(&of, |record| record.stopping = true)?;
+            inner.containers_of(&of)
+        });
+        for container in containers.await? {
             self.kill(&ContainerId(container), Duration::ZERO).await?;
         }
         self.network.del(id).await.map_err(|e| Error::failed(doing, e))?;
@@ -173,7 +178,10 @@ impl Inner {
         let (inner, of) = (Arc::clone(self), id.to_owned());
         let containers = blocking(doing, move || inner.containers_of(&of)).await?;
         for container in containers {
-            self.unmake_container(doing, &container).await?;
+            // In turn with a removal of the container alone.
+            let (inner, said, of) = (Arc::clone(self), doing.to_owned(), container.clone());
+            let work = async move { inner.unmake_container(&said, &of).await };
+            self.flights.run(&format!("container {container}"), doing, work).await?;
         }
         let dir = self.layout.sandbox(id);
         blocking(doing, move || {

@@ -2,13 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 
 use podstead_runtime::{ContainerId, ContainerState, ContainerStats, SandboxId, SandboxStats, Time};
 
-use super::Inner;
 use super::records::{ContainerRecord, is_owned};
+use super::{Inner, trees};
 use crate::cgroup::{Cgroup, Usage};
 
 impl Inner {
@@ -29,7 +27,7 @@ impl Inner {
 
     pub(super) fn container_stats(&self) -> io::Result<Vec<ContainerStats>> {
         let stats = |(record, _, usage): (std::sync::Arc<ContainerRecord>, u32, Usage)| {
-            let (bytes, inodes) = tree(&self.layout.container(&record.id).join("upper"));
+            let (bytes, inodes) = trees::usage(&self.layout.container(&record.id).join("upper"));
             ContainerStats {
                 id: ContainerId(record.id.clone()),
                 name: record.name.clone(),
@@ -78,22 +76,6 @@ fn traffic(table: &str) -> (u64, u64) {
         table.lines().find_map(|l| l.trim_start().strip_prefix(crate::network::INTERFACE)?.strip_prefix(':'));
     let mut fields = line.unwrap_or_default().split_ascii_whitespace().map(|f| f.parse().unwrap_or(0));
     (fields.next().unwrap_or(0), fields.nth(7).unwrap_or(0))
-}
-
-/// Bytes of disk and inodes below a directory. Links are not followed.
-fn tree(dir: &Path) -> (u64, u64) {
-    let (mut bytes, mut inodes) = (0, 0);
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        bytes += meta.blocks() * 512;
-        inodes += 1;
-        if meta.is_dir() {
-            let (below, count) = tree(&entry.path());
-            bytes += below;
-            inodes += count;
-        }
-    }
-    (bytes, inodes)
 }
 
 #[cfg(test)]

@@ -9,14 +9,17 @@ use podstead_runtime::{ContainerId, Error, Result, Time};
 
 use super::Inner;
 use super::errors::{blocking, of};
+use super::pods::gone;
 use super::records::ContainerRecord;
 use crate::cgroup::Cgroup;
-use crate::launch::{Process, Shim, shim_of};
+use crate::launch::{Process, orphans, shim_process};
 use crate::shim::files::{read_json, write_json};
 use crate::shim::protocol::{Exit, State, kept, run};
 
 /// What a killed container's shim needs to write down the end and clean up, generously.
 const CLEANING: Duration = Duration::from_secs(60);
+/// Looks for processes of a dead shim, 2 ms apart.
+const ORPHANS: u32 = 2000;
 /// Exit code of a container whose end nobody saw.
 pub(super) const UNKNOWN_CODE: i32 = 255;
 
@@ -35,11 +38,10 @@ impl Inner {
         let doing = of("stop", id);
         let failed = |error: io::Error| Error::failed(&doing, error);
         let run_dir = self.layout.run(&id.0);
-        let shim = match shim_of(&run_dir).map_err(failed)? {
-            Shim::Alive(pid) => Process::open(pid).map_err(failed)?,
-            Shim::Claimed | Shim::Dead => None,
+        let Some(shim) = shim_process(&run_dir).map_err(failed)? else {
+            self.ask_orphan(id, grace).await.map_err(failed)?;
+            return self.settle(&doing, id).await;
         };
-        let Some(shim) = shim else { return self.settle(&doing, id).await };
         let state: Option<State> = read_json(&run_dir.join(run::STATE)).map_err(failed)?;
         let (Some(state), Some(record)) = (state, self.container(&id.0).map_err(failed)?) else {
             // Still being made: without its shim nothing of it starts.
@@ -63,6 +65,20 @@ impl Inner {
         }
     }
 
+    /// Gives a container whose shim is dead its signal and its grace too.
+    async fn ask_orphan(&self, id: &ContainerId, grace: Duration) -> io::Result<()> {
+        let state: Option<State> = read_json(&self.layout.run(&id.0).join(run::STATE))?;
+        let (Some(state), Some(record)) = (state.filter(|s| s.started_at.is_some()), self.container(&id.0)?)
+        else {
+            return Ok(());
+        };
+        if let (false, Some(process)) = (grace.is_zero(), Process::of(&state)?) {
+            process.signal(record.stop_signal)?;
+            let _ = tokio::time::timeout(grace, process.ended()).await;
+        }
+        Ok(())
+    }
+
     /// Ends what a dead shim left running and writes down that its end was not seen. Nothing to do after a shim that
     /// ended as it should.
     async fn settle(&self, doing: &str, id: &ContainerId) -> Result<()> {
@@ -77,6 +93,19 @@ impl Inner {
     }
 }
 
+/// Until none is left: one that is dying may still make the cgroup anew, or clone the next.
+fn kill_orphans(run_dir: &Path) -> io::Result<()> {
+    for _ in 0..ORPHANS {
+        let found = orphans(run_dir)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        found.iter().try_for_each(|process| process.signal(libc::SIGKILL))?;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "processes of its dead shim do not die"))
+}
+
 fn settle(record: &ContainerRecord, made: bool, dir: &Path, run_dir: &Path) -> io::Result<()> {
     if dir.join(kept::EXIT).exists() {
         return Ok(());
@@ -86,13 +115,15 @@ fn settle(record: &ContainerRecord, made: bool, dir: &Path, run_dir: &Path) -> i
     if let Some(process) = state.as_ref().map(Process::of).transpose()?.flatten() {
         process.signal(libc::SIGKILL)?;
     }
+    kill_orphans(run_dir)?;
     let oom = cgroup.ran_out_of_memory();
     cgroup.kill()?;
     cgroup.remove()?;
     if made {
         let started_at = state.and_then(|s| s.started_at).unwrap_or_default();
-        let exit = Exit { code: UNKNOWN_CODE, started_at, finished_at: Time::now(), oom };
-        write_json(&dir.join(kept::EXIT), &exit)?;
+        let exit = Exit { code: UNKNOWN_CODE, started_at, finished_at: Time::now(), oom, unseen: true };
+        // It may be removed meanwhile.
+        gone(write_json(&dir.join(kept::EXIT), &exit))?;
     }
     Ok(())
 }

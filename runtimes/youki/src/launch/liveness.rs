@@ -11,7 +11,7 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::system::{signal, watched};
 use crate::shim::protocol::{State, run};
-use crate::shim::{start_ticks, whole_file};
+use crate::shim::{SHIM, start_ticks, whole_file};
 
 /// Whether a container's shim lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,34 @@ pub(crate) fn shim_of(run_dir: &Path) -> io::Result<Shim> {
         (_, pid) if pid > 0 => Shim::Alive(pid),
         _ => Shim::Claimed,
     })
+}
+
+/// The shim that lives in a run directory, held. `None` when there is none.
+pub(crate) fn shim_process(run_dir: &Path) -> io::Result<Option<Process>> {
+    while let Shim::Alive(pid) = shim_of(run_dir)? {
+        let held = Process::open(pid)?;
+        // The number may have come to mean another in between: the lock is asked again while it is held.
+        if held.is_some() && shim_of(run_dir)? == Shim::Alive(pid) {
+            return Ok(held);
+        }
+    }
+    Ok(None)
+}
+
+/// Processes that libcontainer had cloned from a shim when that was killed: in no cgroup yet, perhaps, and not yet the
+/// container's program, they still bear the shim's command line. Only for a run directory whose shim is dead.
+pub(crate) fn orphans(run_dir: &Path) -> io::Result<Vec<Process>> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let line = [b"podstead-shim", SHIM.as_bytes(), run_dir.as_os_str().as_bytes(), b""].join(&0);
+    let bears = |pid: i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == line);
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if bears(pid) {
+            all.extend(Process::open(pid)?.filter(|_| bears(pid)));
+        }
+    }
+    Ok(all)
 }
 
 /// A container's run directory that no shim can begin to use.

@@ -23,7 +23,7 @@ use tokio::sync::OnceCell;
 
 pub(crate) use self::exec::Streams;
 use self::image::Sealed;
-pub(crate) use self::liveness::{Process, Shim, claim, shim_of};
+pub(crate) use self::liveness::{Process, Shim, claim, orphans, shim_of, shim_process};
 use crate::shim::protocol::{Made, Reply, Request, run};
 use crate::shim::{EXEC, PAUSE, SHIM};
 

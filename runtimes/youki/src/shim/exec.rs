@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -55,17 +56,18 @@ fn serve(socket: &UnixStream) -> Result<()> {
     } else {
         None
     };
-    let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &log, &files)?;
+    let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &files, &log)?;
     let master = match &console {
         Some((listener, _)) => Some(terminal(listener)?),
         None => None,
     };
     drop(console);
-    drop(files);
     tell(socket, &ExecEvent::Started, master.as_ref().map(OwnedFd::as_fd))?;
     drop(master);
     let code = outcome(socket, pid)?;
-    tell(socket, &ExecEvent::Exited(code), None)
+    let told = tell(socket, &ExecEvent::Exited(code), None);
+    drop(files);
+    told
 }
 
 /// Files that an exec leaves in the container's run directory, removed when this is dropped: there is one for each exec.
@@ -86,19 +88,46 @@ impl Leftovers<'_> {
 
 impl Drop for Leftovers<'_> {
     fn drop(&mut self) {
+        // What a failed start leaves is about to end, and holds its socket until then.
+        for _ in 0..100 {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(2)),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
         let _ = std::fs::remove_file(self.console());
         let _ = std::fs::remove_file(self.process());
         let _ = std::fs::remove_file(self.run.join(format!("exec-{}.log", std::process::id())));
-        // libcontainer leaves its own behind; one that another exec still waits on is bound and stays usable.
-        let entries =
-            std::fs::read_dir(self.run.join(run::OCI).join(self.id)).into_iter().flatten().flatten();
-        for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with("tenant-")) {
-            let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-            if old.is_some_and(|age| age.as_secs() > 10) {
-                let _ = std::fs::remove_file(entry.path());
+        // libcontainer leaves a socket behind, an exec that was killed its files. What is listed first and has nobody
+        // behind it afterwards is nobody's: names are never used again.
+        let names = |dir: &Path| -> Vec<String> {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.filter_map(|e| e.file_name().into_string().ok()).collect()
+        };
+        let oci = self.run.join(run::OCI).join(self.id);
+        let sockets = names(&oci);
+        let bound = std::fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
+        for name in sockets.iter().filter(|n| n.starts_with("tenant-") && !bound.contains(n.as_str())) {
+            // A terminal's is a link to the socket of its own exec.
+            let path = oci.join(name);
+            let owner =
+                std::fs::read_link(&path).ok().and_then(|to| to.file_name().map(std::ffi::OsStr::to_owned));
+            if owner.is_none_or(|owner| is_over(&owner.to_string_lossy())) {
+                let _ = std::fs::remove_file(path);
             }
         }
+        for name in names(self.run).iter().filter(|name| is_over(name)) {
+            let _ = std::fs::remove_file(self.run.join(name));
+        }
     }
+}
+
+/// Whether a file is one of this exec or of one that is over: `exec-<pid>.<kind>`.
+fn is_over(name: &str) -> bool {
+    let pid =
+        name.strip_prefix("exec-").and_then(|rest| rest.split('.').next()).and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid: u32| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// Socket paths end at 107 bytes: through a descriptor of the directory any path fits.
@@ -111,8 +140,8 @@ fn start(
     request: &ExecRequest,
     streams: Vec<OwnedFd>,
     console: Option<&Path>,
-    log: &Path,
     files: &Leftovers<'_>,
+    log: &Path,
 ) -> Result<Pid> {
     let config = request.run.join(run::CONFIG);
     let spec: Spec = read_json(&config)

@@ -85,31 +85,62 @@ impl Lines {
 pub(crate) struct LogFile {
     path: PathBuf,
     file: File,
+    /// The last write failed.
+    failing: bool,
+    /// It did so within an entry.
+    cut: bool,
 }
 
 impl LogFile {
     /// Opens or makes the file (0640, as CRI servers do: log shippers read it by group).
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: append(path)? })
+        Ok(Self { path: path.to_owned(), file: append(path)?, failing: false, cut: false })
     }
 
     /// Goes on in a new file at the same path.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
         self.file = append(&self.path)?;
+        (self.failing, self.cut) = (false, false);
         Ok(())
     }
 
-    /// Appends entries. A full disk loses them; the container goes on.
+    /// Appends entries. A full disk loses them, which is told once; the container goes on.
     pub(crate) fn append(&mut self, entries: &[u8]) {
-        if let Err(error) = self.file.write_all(entries) {
+        // A cut entry ends here; else readers would take it and the next for one.
+        let ended = if self.cut { self.file.write_all(b"\n") } else { Ok(()) };
+        let outcome = ended.and_then(|()| {
+            self.cut = false;
+            self.write(entries)
+        });
+        if let Err(error) = &outcome
+            && !self.failing
+        {
             tracing::error!(log = %self.path.display(), %error, "log entries are lost");
         }
+        self.failing = outcome.is_err();
+    }
+
+    fn write(&mut self, entries: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        while written < entries.len() {
+            match self.file.write(&entries[written..]) {
+                Ok(count) if count > 0 => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => {
+                    self.cut = written > 0 && entries[written - 1] != b'\n';
+                    return outcome.and(Err(io::ErrorKind::WriteZero.into()));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)
+    // Whoever can write the directory may have put anything there: a pipe without reader would hold us up.
+    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
 #[cfg(test)]
@@ -136,6 +167,32 @@ mod tests {
         let mut out = Vec::new();
         Lines::new(Stream::Stderr).feed(b"hello\n", AT, &mut out);
         assert_eq!(String::from_utf8_lossy(&out), "1970-01-01T00:00:01.500000000Z stderr F hello\n");
+    }
+
+    #[test]
+    fn only_regular_files_are_logs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (pipe, link) = (dir.path().join("pipe"), dir.path().join("link"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        std::os::unix::fs::symlink("/etc/passwd", &link).expect("a link");
+        assert!(LogFile::open(&pipe).is_err() && LogFile::open(&link).is_err());
+        assert!(LogFile::open(&dir.path().join("log")).is_ok());
+    }
+
+    #[test]
+    fn an_entry_that_was_cut_ends_before_the_next() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        let mut log = LogFile::open(&path).expect("open");
+        log.append(b"one\n");
+        let whole = std::mem::replace(&mut log.file, File::open("/dev/null").expect("unwritable"));
+        log.append(b"lost\n");
+        log.file = whole;
+        log.append(b"two\nthr");
+        // As a disk does that is full in the middle of an entry.
+        log.cut = true;
+        log.append(b"four\n");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "one\ntwo\nthr\nfour\n");
     }
 
     #[test]

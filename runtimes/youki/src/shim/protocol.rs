@@ -83,6 +83,9 @@ pub struct Exit {
     pub finished_at: Time,
     /// Whether the kernel killed something in it for want of memory.
     pub oom: bool,
+    /// Nobody saw the end: the shim was killed before it. Code and time are the finder's.
+    #[serde(default)]
+    pub unseen: bool,
 }
 
 /// A shim's first and only line on standard output.

@@ -266,7 +266,13 @@ impl Shim {
             tracing::error!(%error, cgroup = self.spec.cgroup, "something of the container is left");
         }
         self.drain();
-        let exit = Exit { code, started_at: self.state.started_at.unwrap_or_default(), finished_at, oom };
+        let exit = Exit {
+            code,
+            started_at: self.state.started_at.unwrap_or_default(),
+            finished_at,
+            oom,
+            unseen: false,
+        };
         if let Err(error) = write_json(&self.spec.kept.join(kept::EXIT), &exit) {
             tracing::error!(%error, "the exit code is lost");
         }

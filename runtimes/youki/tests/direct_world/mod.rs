@@ -79,6 +79,14 @@ impl World for Libcontainer {
     }
 }
 
+impl Libcontainer {
+    /// On directories that another process made and takes away.
+    pub async fn existing() -> Self {
+        let open = async |owner| Direct::open(options(owner)).await.expect("open the runtime");
+        Self { ours: open("podstead").await, stranger: open("somebody-else").await }
+    }
+}
+
 /// A runtime with the busybox image.
 pub async fn world() -> Libcontainer {
     static READY: OnceCell<()> = OnceCell::const_new();
