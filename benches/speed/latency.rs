@@ -13,6 +13,9 @@ use crate::support::Host;
 /// A pod has been up for this long when it crashes.
 const SETTLED: Duration = Duration::from_millis(300);
 
+/// Things measured in each round, three floors and four ways: a prime number, so that every stride meets all.
+const TURNS: usize = 7;
+
 /// One way of running a pod, and what it took.
 struct Way {
     name: &'static str,
@@ -81,28 +84,24 @@ pub async fn run(rounds: usize) -> anyhow::Result<()> {
         ),
     ];
     for round in 0..=rounds {
-        let took = bare.start()?;
-        let mut floors = Vec::new();
-        for host_network in [true, false] {
-            floors.push(floor::cri(&raw, &format!("raw{round}"), host_network).await?);
-        }
-        for way in &mut on_direct {
-            way.round(&direct).await?;
-        }
-        for way in &mut on_cri {
-            way.round(&cri).await?;
+        for turn in 0..TURNS {
+            // Every thing comes after every other one in some rounds: what one leaves to do meets all alike.
+            match (turn * (1 + round % (TURNS - 1)) + round) % TURNS {
+                0 => {
+                    let took = bare.start()?;
+                    whole.add(took.whole);
+                    library.add(took.library);
+                }
+                n @ (1 | 2) => calls[n - 1].add(floor::cri(&raw, &format!("raw{round}"), n == 1).await?),
+                n @ (3 | 4) => on_direct[n - 3].round(&direct).await?,
+                n => on_cri[n - 5].round(&cri).await?,
+            }
         }
         // The first round fills caches: it is not counted.
         if round == 0 {
-            for way in on_direct.iter_mut().chain(&mut on_cri) {
-                *way = Way::new(way.name, way.host_network, way.start.name, way.restart.name);
-            }
-            continue;
-        }
-        whole.add(took.whole);
-        library.add(took.library);
-        for (sample, took) in calls.iter_mut().zip(floors) {
-            sample.add(took);
+            let ways =
+                on_direct.iter_mut().chain(&mut on_cri).flat_map(|way| [&mut way.start, &mut way.restart]);
+            ways.chain(&mut calls).chain([&mut whole, &mut library]).for_each(Sample::forget);
         }
     }
     let mut all = vec![&library, &whole];

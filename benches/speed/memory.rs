@@ -1,4 +1,4 @@
-//! Memory of the agent and of the containers' shims, direct backend.
+//! Memory of the agent and of the containers' shims, direct backend; and a start among many pods.
 
 use std::fs;
 use std::time::Duration;
@@ -6,9 +6,12 @@ use std::time::Duration;
 use podstead::testing::Node;
 
 use crate::host::{self, Bench};
+use crate::sample::{Sample, table};
 
 /// Until what a start needed is given back.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Starts among many pods.
+const MORE: usize = 10;
 
 pub async fn run() -> anyhow::Result<()> {
     println!(
@@ -45,7 +48,21 @@ pub async fn run() -> anyhow::Result<()> {
         );
     }
     println!();
+    let mut among = Sample::new("direct, host network, among 50 pods: manifest to first line");
+    for _ in 0..MORE {
+        let before = bench.apply("more", &host::manifest("more", true))?;
+        among.add(bench.first_line("more", 0).await?.duration_since(before)?);
+        bench.node.remove("more")?;
+        host::wait("the end of one pod", || gone_of(&bench, there)).await?;
+    }
+    println!("{}", table(&[&among]));
     Ok(())
+}
+
+/// Whether only so many pods have logs.
+fn gone_of(bench: &Bench, pods: usize) -> Option<()> {
+    let entries = fs::read_dir(&bench.node.config().pod_logs_dir).ok()?;
+    (entries.count() == pods).then_some(())
 }
 
 /// In KiB.

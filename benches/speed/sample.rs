@@ -19,6 +19,10 @@ impl Sample {
         self.took.sort();
     }
 
+    pub fn forget(&mut self) {
+        self.took.clear();
+    }
+
     /// The duration below which so many of a hundred lie, in milliseconds.
     pub fn percentile(&self, percent: usize) -> f64 {
         let at = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));

@@ -43,6 +43,7 @@ impl Inner {
             // Left by a maker that was killed: nobody else makes this key now.
             self.unmake_sandbox(doing, &record.id).await?;
         }
+        self.launcher.warm();
         let id = new_id().map_err(|e| Error::failed(doing, e))?;
         let made = self.make_sandbox_as(doing, &id, spec).await;
         if made.is_err()

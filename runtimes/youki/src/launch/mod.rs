@@ -81,14 +81,27 @@ impl Launcher {
         Self { exe, sealed: Arc::default() }
     }
 
-    async fn command(&self, entry: &str) -> Result<Command> {
+    /// Copies the binary now, in the background, unless that is done: the first container need not wait for it.
+    pub(crate) fn warm(&self) {
+        if !self.sealed.initialized() {
+            let launcher = self.clone();
+            // Whoever needs the copy tries again and reports.
+            tokio::spawn(async move { launcher.sealed().await.map(drop) });
+        }
+    }
+
+    async fn sealed(&self) -> Result<&Sealed> {
         let exe = self.exe.clone();
         let copy = || async move {
             tokio::task::spawn_blocking(move || Sealed::copy(&exe))
                 .await
                 .unwrap_or_else(|e| Err(io::Error::other(e)))
         };
-        let sealed = self.sealed.get_or_try_init(copy).await.map_err(|source| self.failed(source))?;
+        self.sealed.get_or_try_init(copy).await.map_err(|source| self.failed(source))
+    }
+
+    async fn command(&self, entry: &str) -> Result<Command> {
+        let sealed = self.sealed().await?;
         let mut command = Command::new(sealed.path());
         command.arg0("podstead-shim").arg(entry).env_clear();
         Ok(command)
