@@ -42,7 +42,10 @@ impl Bare {
         };
         let (config, orders) = (read("config.json")?, read("shim.json")?);
         let layers = orders["lower"].as_array().context("layers")?.iter().filter_map(Value::as_str);
-        let layers = layers.map(|layer| format!("{layer}\n")).collect();
+        let layers = layers.collect::<Vec<_>>().join(
+            "
+",
+        );
         Ok(Self { program: program()?, dir: tempfile::tempdir()?, config, layers, count: 0 })
     }
 

@@ -34,10 +34,8 @@ pub fn machine() -> String {
         let line = cpuinfo.lines().find(|line| line.starts_with(name));
         line.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, value)| value).to_owned()
     };
-    let cgroups = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        true => "v2",
-        false => "v1",
-    };
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let cgroups = if unified { "v2" } else { "v1" };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let size = fs::metadata(binary()).map_or(0, |m| m.len());
     format!(

@@ -1,5 +1,6 @@
 //! Durations and their table.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// What one thing took, once per round.
@@ -39,7 +40,7 @@ pub fn table(samples: &[&Sample]) -> String {
     let mut text = String::from("| ms | p50 | p90 | min | rounds |\n|---|---|---|---|---|\n");
     for s in samples {
         let (p50, p90, min) = (s.p50(), s.percentile(90), s.percentile(0));
-        text += &format!("| {} | {p50:.1} | {p90:.1} | {min:.1} | {} |\n", s.name, s.took.len());
+        let _ = writeln!(text, "| {} | {p50:.1} | {p90:.1} | {min:.1} | {} |", s.name, s.took.len());
     }
     text
 }
