@@ -292,14 +292,14 @@ async fn stopping_and_removing_at_once_are_both_successes() {
     for _ in 0..5 {
         let pod = Pod::run(&w).await;
         let id = pod.start_spec(&w, &spec(&w, &pod, "sleep 1000")).await;
-        let (a, b, c, d, e) = tokio::join!(
+        let all = tokio::join!(
             w.ours.stop_container(&id, Duration::ZERO),
             w.ours.remove_sandbox(&pod.id),
             w.ours.stop_sandbox(&pod.id),
             w.ours.remove_container(&id),
             w.ours.remove_sandbox(&pod.id),
         );
-        a.and(b).and(c).and(d).and(e).expect("all of them");
+        all.0.and(all.1).and(all.2).and(all.3).and(all.4).expect("all of them");
         let (sandboxes, containers) = pod.left(&w).await;
         assert!(sandboxes.is_empty() && containers.is_empty());
     }
