@@ -14,7 +14,7 @@ use podstead_runtime::{
 };
 use podstead_youki::{Direct, DirectOptions};
 
-use crate::config::{RuntimeChoice, RuntimeFlags};
+use crate::config::{ConfigError, RuntimeChoice, RuntimeFlags};
 
 /// A backend.
 #[derive(Debug)]
@@ -149,7 +149,8 @@ impl Backend {
             RuntimeChoice::Cri => {
                 let options =
                     podstead_cri::Options { owner: flags.owner.clone(), ..podstead_cri::Options::default() };
-                let client = Cri::connect(&flags.container_runtime_endpoint, options)?;
+                let client = Cri::connect(&flags.container_runtime_endpoint, options)
+                    .map_err(|error| ConfigError::Endpoint(error.to_string()))?;
                 Ok(Self::Cri(Box::new(client)))
             }
             RuntimeChoice::Direct => Ok(Self::Direct(Box::new(Direct::open(direct_options(flags)?).await?))),

@@ -139,6 +139,9 @@ pub enum ConfigError {
         /// The name.
         name: String,
     },
+    /// The endpoint is of a kind that is not spoken.
+    #[error("--container-runtime-endpoint: {0}")]
+    Endpoint(String),
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,

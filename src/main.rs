@@ -30,19 +30,23 @@ fn main() -> ExitCode {
     }
 }
 
-// `Targets` and not `EnvFilter`, whose regular expressions take a MiB and some milliseconds of every command.
-fn log(verbosity: u8) {
-    let level = match verbosity {
+/// The filter of a `-v`.
+fn level(verbosity: u8) -> &'static str {
+    match verbosity {
         0 => "warn",
         1 => "info",
         2..4 => "info,podstead=debug,podstead_cri=debug,podstead_youki=debug",
         _ => "debug,podstead=trace,podstead_cri=trace,podstead_youki=trace",
-    };
+    }
+}
+
+// `Targets` and not `EnvFilter`, whose regular expressions take a MiB and some milliseconds of every command.
+fn log(verbosity: u8) {
     let named = std::env::var("PODSTEAD_LOG").ok().map(|text| (text.parse::<Targets>(), text));
     let filter = match &named {
         Some((Ok(filter), _)) => filter.clone(),
-        // Invariant: every level above is a filter; a test of the command line tries them.
-        _ => level.parse().unwrap_or_default(),
+        // Invariant: every level above is a filter; a test below tries them.
+        _ => level(verbosity).parse().unwrap_or_default(),
     };
     let colours = cli::output::fancy(&std::io::stderr());
     let lines = tracing_subscriber::fmt::layer();
@@ -72,4 +76,16 @@ async fn command(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Version(args) => cli::version::run(backend().await, args).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verbosity_is_a_filter() {
+        for verbosity in 0..6 {
+            assert!(level(verbosity).parse::<Targets>().is_ok(), "{verbosity}");
+        }
+    }
 }

@@ -4,11 +4,17 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use podstead_runtime::Runtime;
+use podstead_runtime::{Error, Runtime};
 
 use crate::backend::Backend;
 use crate::config::{Config, RuntimeFlags};
 use crate::node::cgroup::Cgroups;
+
+/// What the agent had begun may come to its end after the agent: the node must be seen empty this often in a row.
+const QUIET: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(30);
+/// Longer than any grace of a test: what hangs must not hang the test.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Stops and removes all of the node's pods. Runs on a thread with a runtime of its own: the test's may be the very one
 /// that is being torn down.
@@ -16,33 +22,40 @@ pub fn all(flags: &RuntimeFlags, config: &Config) {
     let (flags, cgroup) = (flags.clone(), config.cgroup_root.clone());
     let worker = std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), pods(&flags)).await });
-        // Processes killed a moment ago may still be leaving their cgroups.
-        for _ in 0..100 {
-            match Cgroups::discover().map(|cgroups| cgroups.remove(&cgroup)) {
-                Ok(Err(_)) => std::thread::sleep(Duration::from_millis(20)),
-                _ => return,
-            }
-        }
+        let _ =
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, until_quiet(&flags, &cgroup)).await });
     });
     let _ = worker.join();
 }
 
-async fn pods(flags: &RuntimeFlags) {
-    let Ok(backend) = Backend::open(flags).await else { return };
-    for _ in 0..20 {
-        let Ok(snapshot) = backend.observe().await else { return };
-        if snapshot.sandboxes.is_empty() && snapshot.containers.is_empty() {
-            return;
-        }
-        for container in &snapshot.containers {
-            let _ = backend.remove_container(&container.id).await;
-        }
-        for sandbox in &snapshot.sandboxes {
-            let _ = backend.stop_sandbox(&sandbox.id).await;
-            let _ = backend.remove_sandbox(&sandbox.id).await;
-        }
+async fn until_quiet(flags: &RuntimeFlags, cgroup: &str) {
+    let (Ok(backend), Ok(cgroups)) = (Backend::open(flags).await, Cgroups::discover()) else { return };
+    let mut quiet = 0;
+    while quiet < QUIET {
+        let pods = remove_pods(&backend).await;
+        // Processes killed a moment ago may still be leaving their cgroups.
+        let cgroup = cgroups.exists(cgroup) && (cgroups.remove(cgroup).is_err() || cgroups.exists(cgroup));
+        quiet = if pods || cgroup { 0 } else { quiet + 1 };
+        tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Whether there was anything, or may be.
+async fn remove_pods(backend: &Backend) -> bool {
+    let snapshot = match backend.observe().await {
+        Ok(snapshot) => snapshot,
+        // A server that is gone has nothing to clean and nothing to say.
+        Err(Error::Unavailable { .. }) => return false,
+        Err(_) => return true,
+    };
+    for container in &snapshot.containers {
+        let _ = backend.remove_container(&container.id).await;
+    }
+    for sandbox in &snapshot.sandboxes {
+        let _ = backend.stop_sandbox(&sandbox.id).await;
+        let _ = backend.remove_sandbox(&sandbox.id).await;
+    }
+    !(snapshot.sandboxes.is_empty() && snapshot.containers.is_empty())
 }
 
 /// Pods' directories, log links, mounts, pinned namespaces and cgroups that are left.

@@ -21,7 +21,10 @@
 //!
 //! Each node has its own root, state, logs, cgroup parent, owner's mark and pod network, so tests run in parallel. It
 //! needs root. The shim's binary is the one given with [`Builder::binary`], else `$PODSTEAD_SHIM`, else `podstead` in a
-//! build directory above the test's executable.
+//! build directory above the test's executable, else `podstead` on the `PATH`. `examples/first-test` is a crate to copy.
+//!
+//! Dropping a node, also by a panic, kills its containers and removes its mounts, cgroups, network and files;
+//! `$PODSTEAD_KEEP` keeps the files.
 
 mod clean;
 mod network;
@@ -62,9 +65,12 @@ pub enum NodeError {
     /// There is no podstead binary to start shims from.
     #[error(
         "no podstead binary to start container shims from: build it (`cargo build`), or name one with \
-         Builder::binary or PODSTEAD_SHIM"
+         Builder::binary or PODSTEAD_SHIM, or install it (`cargo install`)"
     )]
     NoBinary,
+    /// Without root there are no namespaces, mounts and cgroups.
+    #[error("a node needs root: run the tests with it (`sudo -E cargo test`)")]
+    NotRoot,
     /// The runtime could not be opened.
     #[error("open the runtime: {0}")]
     Open(String),
@@ -142,6 +148,9 @@ impl Builder {
 
     /// Makes the node's place without an agent, for tests that run the binary themselves.
     pub async fn prepare(self) -> Result<Node, NodeError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(NodeError::NotRoot);
+        }
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pst{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix("podstead-").tempdir();
@@ -161,7 +170,7 @@ impl Builder {
             cni_bin_dir: ["/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"].map(PathBuf::from).to_vec(),
             insecure_registry: self.insecure_registries,
             shim: match self.runtime {
-                RuntimeChoice::Direct => Some(self.binary.or_else(find_binary).ok_or(NodeError::NoBinary)?),
+                RuntimeChoice::Direct => Some(find_binary(self.binary)?),
                 RuntimeChoice::Cri => None,
             },
         };
@@ -297,6 +306,17 @@ impl Node {
         }
     }
 
+    /// Imports an archive or layout with one image under this name; on a CRI server this does nothing.
+    pub async fn import_as(&self, path: impl AsRef<Path>, name: &str) -> Result<(), NodeError> {
+        match self.flags.runtime {
+            RuntimeChoice::Cri => Ok(()),
+            RuntimeChoice::Direct => {
+                let all = self.runtime().import_image(path.as_ref(), Some(name), PullProgress::none());
+                Ok(all.await.map(drop)?)
+            }
+        }
+    }
+
     /// Puts a manifest in place, at once and whole. `name` is the pod's `metadata.name`, the file's name follows it.
     pub fn apply(&self, name: &str, manifest: &str) -> Result<PodHandle<'_>, NodeError> {
         let path = self.manifest(name);
@@ -381,7 +401,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.agent = None;
+        if let Some(agent) = self.agent.take() {
+            farewell(agent);
+        }
         self.backend = None;
         clean::all(&self.flags, &self.config);
         self.network.remove();
@@ -393,11 +415,28 @@ impl Drop for Node {
     }
 }
 
-/// `podstead` in a build directory that holds the running executable.
-fn find_binary() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("PODSTEAD_SHIM") {
-        return Some(named.into());
+/// Ends the agent: with patience for what it is just making where its tasks can go on meanwhile, else at once.
+fn farewell(agent: Agent) {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(|| handle.block_on(agent.stop()));
+        }
+        _ => drop(agent),
     }
-    let own = std::env::current_exe().ok()?;
-    own.ancestors().skip(1).take(4).map(|dir| dir.join("podstead")).find(|path| path.is_file())
+}
+
+/// The binary that is named, or `podstead` in a build directory that holds the running executable, or on the PATH.
+fn find_binary(given: Option<PathBuf>) -> Result<PathBuf, NodeError> {
+    if let Some(path) = given.or_else(|| std::env::var_os("PODSTEAD_SHIM").map(PathBuf::from)) {
+        return match std::fs::metadata(&path) {
+            Ok(_) => Ok(path),
+            Err(source) => Err(NodeError::File { path, source }),
+        };
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    let above = own.ancestors().skip(1).take(4).map(Path::to_owned);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = above.chain(std::env::split_paths(&path)).map(|dir| dir.join("podstead"));
+    found.find(|path| path.is_file()).ok_or(NodeError::NoBinary)
 }

@@ -161,7 +161,9 @@ async fn everything_other_tools_write_is_imported() {
     let at = |name: &str| dir.join(name).display().to_string();
     skopeo(&archive(), &format!("oci:{}:localhost/form/layout:1", at("layout")));
     skopeo(&archive(), &format!("oci-archive:{}:localhost/form/oci:1", at("oci.tar")));
-    skopeo(&archive(), &format!("docker-archive:{}:localhost/form/docker:1", at("docker.tar")));
+    // A docker archive holds no zstd layers.
+    let busybox = archive().replace("nginx", "busybox");
+    skopeo(&busybox, &format!("docker-archive:{}:localhost/form/docker:1", at("docker.tar")));
     let printed = ok(&node, &["images", "import", &at("layout"), &at("oci.tar"), &at("docker.tar")]);
     assert_eq!(printed, "localhost/form/layout:1\nlocalhost/form/oci:1\nlocalhost/form/docker:1\n");
     assert_eq!(
@@ -249,4 +251,77 @@ fn pseudo_random(bytes: usize) -> Vec<u8> {
         all.extend_from_slice(&state.to_le_bytes());
     }
     all
+}
+
+/// An attribute for people, and the capability to open raw sockets as the kernel keeps it.
+const ATTRIBUTES: [(&str, &[u8]); 2] = [
+    ("user.podstead", b"yes"),
+    ("security.capability", &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+];
+
+/// Two layouts of one image, gzip and zstd: busybox with everything a layer may hold, and a layer that takes away.
+fn rich(dir: &Path) -> String {
+    let sh = |script: &str| {
+        let output = Command::new("sh").args(["-ec", script]).current_dir(dir).output().expect("sh");
+        assert!(output.status.success(), "{script}: {output:?}");
+    };
+    let busybox = archive().replace("nginx", "busybox");
+    skopeo(&busybox, &format!("oci:{}:1", dir.join("rich").display()));
+    sh("umoci unpack --image rich:1 one
+        cd one/rootfs
+        mkdir -p rich/gone rich/opaque rich/kept
+        echo first > rich/file; ln rich/file rich/hard; ln -s ../rich/file rich/soft
+        echo x > rich/gone/inner; echo x > rich/opaque/old; echo x > rich/removed
+        chown 1000:2001 rich/file; chmod 4751 rich/file
+        mknod rich/null c 1 3; chmod 666 rich/null; mkfifo rich/pipe
+        echo attr > rich/attr
+        touch -d '2001-02-03 04:05:06 UTC' rich/kept");
+    let attr = dir.join("one/rootfs/rich/attr");
+    for (name, value) in ATTRIBUTES {
+        rustix::fs::setxattr(&attr, name, value, rustix::fs::XattrFlags::empty()).expect("set an attribute");
+    }
+    sh("umoci repack --image rich:1 one");
+    sh("umoci unpack --image rich:1 two
+        cd two/rootfs
+        rm -r rich/gone rich/removed rich/opaque; mkdir rich/opaque; echo new > rich/opaque/new
+        cd ../..; umoci repack --image rich:1 two; rm -rf one two");
+    // Again with zstd, which umoci does not write. Only layers that are not compressed are compressed by skopeo.
+    let at = |kind: &str, name: &str| format!("{kind}:{}", dir.join(name).display());
+    let copy = |args: &[&str]| {
+        let output = Command::new("skopeo").args(["copy", "-q", "--insecure-policy"]).args(args).output();
+        assert!(output.as_ref().is_ok_and(|o| o.status.success()), "{output:?}");
+    };
+    copy(&["--dest-decompress", &at("oci", "rich:1"), &at("dir", "plain")]);
+    copy(&["--dest-compress-format", "zstd", &at("dir", "plain"), &format!("{}:1", at("oci", "zstd"))]);
+    let blobs = std::fs::read_dir(dir.join("zstd/blobs/sha256")).expect("list").flatten();
+    let zstd =
+        |path: PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
+    assert!(blobs.filter(|blob| zstd(blob.path())).count() >= 3, "its layers are zstd");
+    dir.display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_sees_all_that_the_layers_hold() {
+    let node = Host::direct().builder().start().await.expect("start the node");
+    let made = tempfile::tempdir().expect("a directory");
+    let dir = rich(made.path());
+    for kind in ["rich", "zstd"] {
+        let name = format!("localhost/rich/{kind}:1");
+        ok(&node, &["images", "import", "--name", &name, &format!("{dir}/{kind}")]);
+        let look = "cd /rich; stat -c '%n %u:%g %a %h %F' file hard null pipe; readlink soft; cat soft\n\
+                    ls -d gone removed opaque/* 2>/dev/null; stat -c '%Y' kept; stat -c '%t:%T' null; exec sleep 1000";
+        let manifest = busybox(kind, look).replace("localhost/podstead/busybox:1", &name);
+        let pod = node.apply(kind, &manifest).expect("apply");
+        let log = pod.logged("c", |log| log.contains("1:3")).await.expect("it looks");
+        let wanted = "file 1000:2001 4751 2 regular file\nhard 1000:2001 4751 2 regular file\n\
+                      null 0:0 666 1 character special file\npipe 0:0 644 1 fifo\n../rich/file\nfirst\nopaque/new\n981173106\n1:3\n";
+        assert_eq!(log, wanted, "{kind}");
+        // busybox shows no extended attributes; the mount that the container's processes see does.
+        let pid = pod.container("c").await.expect("seen").pid;
+        for (name, value) in ATTRIBUTES {
+            let mut bytes = [0; 64];
+            let got = rustix::fs::getxattr(format!("/proc/{pid}/root/rich/attr"), name, &mut bytes);
+            assert_eq!(&bytes[..got.expect(name)], value, "{name}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod images;
+mod library;
 mod offline;
 mod pods;
 mod storm;

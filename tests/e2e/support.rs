@@ -45,6 +45,11 @@ impl Host {
         Self { containerd: Some(Containerd::start()) }
     }
 
+    /// Where the CRI server listens, if there is one.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.containerd.as_ref().map(|server| server.endpoint.as_str())
+    }
+
     pub fn builder(&self) -> Builder {
         match &self.containerd {
             Some(server) => Node::cri(&server.endpoint),

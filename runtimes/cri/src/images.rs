@@ -32,7 +32,7 @@ impl Inner {
         let mut client = self.image_service();
         // No deadline: `kubelet-static-pods.md 2.7`.
         let call = call::within(doing, None, client.pull_image(call::request(request, None)));
-        let answer = with_news_of(&image.image, call).await.map_err(denied)?;
+        let answer = with_news_of(&image.image, call).await.map_err(in_words)?;
         report(PullPhase::Done);
         tracing::info!(image = image.image, id = answer.image_ref, "pulled");
         // Before CRI 0.36 the answer may be a name with a digest instead of the id.
@@ -93,13 +93,17 @@ async fn with_news_of<T>(image: &str, pull: impl Future<Output = Result<T>>) -> 
     }
 }
 
-/// Servers hand a registry's refusal on in words only.
-fn denied(error: Error) -> Error {
+/// Servers hand a registry's refusal, and their own of a name, on in words only.
+fn in_words(error: Error) -> Error {
+    const NAME: [&str; 2] = ["failed to parse image reference", "invalid reference format"];
     const WORDS: [&str; 5] =
         ["401 Unauthorized", "403 Forbidden", "unauthorized", "denied", "authentication required"];
     match error {
         Error::Failed { doing, cause } if WORDS.iter().any(|word| cause.contains(word)) => {
             Error::Denied { doing, cause }
+        }
+        Error::Failed { doing, cause } if NAME.iter().any(|word| cause.contains(word)) => {
+            Error::Invalid { doing, cause }
         }
         other => other,
     }
@@ -111,9 +115,11 @@ mod tests {
 
     #[test]
     fn a_registrys_refusal_is_told_apart_from_other_failures() {
-        let refused = denied(Error::failed("pull image x", "unexpected status: 401 Unauthorized"));
+        let refused = in_words(Error::failed("pull image x", "unexpected status: 401 Unauthorized"));
         assert!(matches!(refused, Error::Denied { .. }), "{refused:?}");
-        let other = denied(Error::failed("pull image x", "connection refused"));
+        let name = in_words(Error::failed("pull image X", "failed to parse image reference \"X\": invalid"));
+        assert!(matches!(name, Error::Invalid { .. }), "{name:?}");
+        let other = in_words(Error::failed("pull image x", "connection refused"));
         assert!(matches!(other, Error::Failed { .. }), "{other:?}");
     }
 

@@ -24,7 +24,8 @@ async fn new_store() -> (tempfile::TempDir, Store) {
 
 async fn import(store: &Store, source: &Path, name: Option<&str>) -> Vec<Image> {
     let name = name.map(reference);
-    store.import(source, name.as_ref(), &Reporter::default()).await.unwrap()
+    let all = store.import(source, name.as_ref(), &Reporter::default()).await.unwrap();
+    all.into_iter().map(|one| one.image).collect()
 }
 
 fn skopeo(layout: &Layout, to: &str) {
@@ -51,7 +52,7 @@ async fn every_form_of_archive_gives_the_same_image() {
         let (_dir, store) = new_store().await;
         let images = import(&store, &source, None).await;
         assert_eq!(images.len(), 1, "{}", source.display());
-        assert_eq!(images[0].repo_tags, ["example.org/app:1"], "{}", source.display());
+        assert_eq!(images[0].image.repo_tags, ["example.org/app:1"], "{}", source.display());
         assert_eq!(merged(&images[0].layers, "etc/motd").unwrap(), b"hello");
         assert_eq!(merged(&images[0].layers, "usr/share/old"), None);
         assert_eq!(images[0].config.cmd, ["serve"]);
@@ -201,7 +202,7 @@ async fn two_stores_on_one_directory_work_together() {
     let adding = async {
         for _ in 0..10 {
             if let Ok(images) = first.import(&source, None, &reporter).await {
-                assert_eq!(images[0].repo_tags, ["docker.io/library/app:1"]);
+                assert_eq!(images[0].image.repo_tags, ["docker.io/library/app:1"]);
             }
         }
     };

@@ -8,7 +8,9 @@ use podstead_runtime::{Auth, Error, Image, ImageFs, ImageSpec, PullProgress, Res
 
 use super::Inner;
 use super::errors::{blocking, image as failed};
-use crate::image::{self, Credentials, ErrorKind, Phase, PullOptions, Reference, Removed, Reporter};
+use crate::image::{
+    self, Credentials, ErrorKind, Imported, Phase, PullOptions, Reference, Removed, Reporter,
+};
 
 impl Inner {
     pub(super) async fn pull_image(
@@ -51,8 +53,7 @@ impl Inner {
         let name = name.map(Reference::parse).transpose().map_err(|e| failed(&doing, &e))?;
         let imported = self.images.import(path, name.as_ref(), &reporter(progress)).await;
         let imported = imported.map_err(|e| failed(&doing, &e))?;
-        let names =
-            |image: image::Image| if image.repo_tags.is_empty() { vec![image.id] } else { image.repo_tags };
+        let names = |one: Imported| if one.names.is_empty() { vec![one.image.id] } else { one.names };
         Ok(imported.into_iter().flat_map(names).collect())
     }
 

@@ -21,6 +21,15 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const OCI_NAME: &str = "org.opencontainers.image.ref.name";
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
+/// An image that an archive brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The image, with all its names.
+    pub image: Image,
+    /// The names that came with it; it may have had others before.
+    pub names: Vec<String>,
+}
+
 /// Everything to import, with the small blobs to keep.
 #[derive(Default)]
 struct Plan {
@@ -33,13 +42,13 @@ impl Store {
     ///
     /// Names come from the archive (`io.containerd.image.name`, `org.opencontainers.image.ref.name`, RepoTags), each
     /// made whole as in a manifest; `name`, if given, replaces them, and then there must be only one image. An image
-    /// without a name is found by its id.
+    /// without a name is found by its id. Of each image's names, those come with it that this archive gave.
     pub async fn import(
         &self,
         source: &Path,
         name: Option<&Reference>,
         progress: &Reporter,
-    ) -> Result<Vec<Image>> {
+    ) -> Result<Vec<Imported>> {
         let (inner, source, name) = (self.inner.clone(), source.to_owned(), name.cloned());
         let (archive, plan) = blocking("reading an archive", move || {
             let archive = Archive::open(&source, inner.disk.work(), &inner.limits)?;
@@ -50,7 +59,9 @@ impl Store {
         .await?;
         let Plan { images, blobs } = plan;
         let keep = move |inner: &Inner| blobs.iter().try_for_each(|b| inner.disk.put_blob(b).map(drop));
-        ingest(&self.inner, images, &Files(archive), keep, progress).await
+        let names: Vec<_> = images.iter().map(|i| i.record.repo_tags.iter().cloned().collect()).collect();
+        let images = ingest(&self.inner, images, &Files(archive), keep, progress).await?;
+        Ok(images.into_iter().zip(names).map(|(image, names)| Imported { image, names }).collect())
     }
 }
 

@@ -30,6 +30,7 @@ pub mod user;
 
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Result};
+pub use import::Imported;
 pub use limits::Limits;
 pub use manifest::ImageConfig;
 pub use progress::{Phase, Progress, Reporter};

@@ -1,0 +1,1 @@
+//! Your crate. See `tests/first_test.rs`.
