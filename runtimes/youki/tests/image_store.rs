@@ -52,7 +52,7 @@ async fn every_form_of_archive_gives_the_same_image() {
         let (_dir, store) = new_store().await;
         let images = import(&store, &source, None).await;
         assert_eq!(images.len(), 1, "{}", source.display());
-        assert_eq!(images[0].image.repo_tags, ["example.org/app:1"], "{}", source.display());
+        assert_eq!(images[0].repo_tags, ["example.org/app:1"], "{}", source.display());
         assert_eq!(merged(&images[0].layers, "etc/motd").unwrap(), b"hello");
         assert_eq!(merged(&images[0].layers, "usr/share/old"), None);
         assert_eq!(images[0].config.cmd, ["serve"]);
