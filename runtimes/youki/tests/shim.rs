@@ -25,7 +25,9 @@ async fn a_container_whose_shim_was_killed_is_unknown_and_can_be_stopped_and_rem
     let w = world().await;
     let pod = Pod::run(&w).await;
     let mark = format!("5772{}", std::process::id());
-    let script = format!("trap 'echo asked > /asked; exit 0' TERM; setsid sleep {mark} & echo ready; while :; do sleep 0.05; done");
+    let script = format!(
+        "trap 'echo asked > /asked; exit 0' TERM; setsid sleep {mark} & echo ready; while :; do sleep 0.05; done"
+    );
     let spec = spec(&w, &pod, &script);
     let id = start(&w, &pod, &spec).await;
     let pid = see(&w, &id).await.expect("there").pid;
@@ -89,8 +91,12 @@ async fn a_shim_killed_while_it_makes_its_container_leaves_nothing() {
             let mut shim = None;
             while shim.is_none() {
                 tokio::time::sleep(Duration::from_micros(500)).await;
-                let new = dirs().difference(&before).next().cloned();
-                shim = new.and_then(|id| running(&format!("container-shim {}", run_dir(&ContainerId(id)).display())).first().copied());
+                let new = dirs().difference(&before).find(|id| owns(id, &pod)).cloned();
+                shim = new.and_then(|id| {
+                    running(&format!("container-shim {}", run_dir(&ContainerId(id)).display()))
+                        .first()
+                        .copied()
+                });
             }
             tokio::time::sleep(Duration::from_millis(u64::from(n) * 3)).await;
             let pid = nix::unistd::Pid::from_raw(shim.expect("found").cast_signed());
@@ -119,7 +125,8 @@ fn owns(id: &str, pod: &Pod) -> bool {
 /// Cgroups of any hierarchy whose path has this text.
 fn cgroups(text: &str) -> Vec<String> {
     let ours = format!("/sys/fs/cgroup{}{}", if unified() { "" } else { "/*" }, cgroup());
-    let output = Command::new("sh").args(["-c", &format!("find {ours} -type d 2>/dev/null")]).output().expect("find");
+    let output =
+        Command::new("sh").args(["-c", &format!("find {ours} -type d 2>/dev/null")]).output().expect("find");
     let all = String::from_utf8_lossy(&output.stdout).into_owned();
     all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
 }
@@ -138,7 +145,8 @@ async fn another_process_sees_execs_stops_and_removes() {
         .env("PODSTEAD_TEST_LOGS", &pod.spec.log_directory)
         .output()
         .expect("start the other process");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert_eq!(see(&w, &id).await, None, "it is removed for us as well");
     pod.end(&w).await;
@@ -161,7 +169,8 @@ async fn the_other_process() {
     spec.log_directory = std::env::var_os("PODSTEAD_TEST_LOGS").expect("its logs").into();
     spec.security.namespaces.pid = NamespaceMode::Container;
     let pod = Pod { spec, id: sandbox };
-    let mut mine = direct_world::pods::spec(&w, &pod, "umask; stat -c %a / /new; ls / > /dev/null && echo readable");
+    let mut mine =
+        direct_world::pods::spec(&w, &pod, "umask; stat -c %a / /new; ls / > /dev/null && echo readable");
     mine.name = "mine".into();
     mine.log_path = "mine/0.log".into();
     mine.security.run_as_user = Some(1000);
@@ -187,7 +196,8 @@ async fn a_log_that_cannot_be_written_is_a_clear_error_and_a_full_disk_stops_no_
     mount("tmpfs", &small, "tmpfs", MountFlags::empty(), Some(c"size=64k")).expect("mount");
     spec.log_path = "small/0.log".into();
     spec.attempt = 1;
-    spec.command[2] = "i=0; while [ $i -lt 3000 ]; do echo line number $i is here; i=$((i+1)); done; exit 8".into();
+    spec.command[2] =
+        "i=0; while [ $i -lt 3000 ]; do echo line number $i is here; i=$((i+1)); done; exit 8".into();
     let (ended, output) = run(&w, &pod, &spec).await;
     assert!(output.starts_with("line number 0 is here\n"), "{output}");
     assert!(output.lines().count() < 3000);
@@ -222,7 +232,9 @@ async fn a_shim_holds_nothing_but_its_own() {
     let known = |target: &str| {
         target.starts_with(&own)
             || target.starts_with(&one.spec.log_directory.display().to_string())
-            || ["/dev/null", "pipe:", "socket:", "anon_inode:[pidfd]", "pidfd:"].iter().any(|k| target.starts_with(k))
+            || ["/dev/null", "pipe:", "socket:", "anon_inode:[pidfd]", "pidfd:"]
+                .iter()
+                .any(|k| target.starts_with(k))
     };
     assert!(open.iter().all(|target| known(target)), "{open:?}");
     assert!(open.len() <= 12, "{open:?}");
@@ -266,7 +278,9 @@ async fn a_container_made_while_its_sandbox_is_removed_is_gone_too() {
         assert_eq!(cgroups(&format!("{}/", pod.spec.cgroup_parent)), Vec::<String>::new(), "{n}");
         let of_pod = |id: &String| {
             let dir = directory().join("root/containers").join(id);
-            ["making.json", "container.json"].iter().any(|f| fs::read_to_string(dir.join(f)).is_ok_and(|t| t.contains(&pod.id.0)))
+            ["making.json", "container.json"]
+                .iter()
+                .any(|f| fs::read_to_string(dir.join(f)).is_ok_and(|t| t.contains(&pod.id.0)))
         };
         assert!(!ids(&directory().join("root/containers")).iter().any(of_pod), "{n}");
     }
@@ -295,7 +309,11 @@ async fn stopping_and_removing_at_once_are_both_successes() {
 async fn nothing_of_a_pod_is_left_after_its_removal() {
     let w = world().await;
     let pod = Pod::run(&w).await;
-    let mut spec = spec(&w, &pod, "setsid sleep 1000 & mkdir -p /a/b; echo x > /a/b/c; ln -s / /root-link; echo ready; sleep 1000");
+    let mut spec = spec(
+        &w,
+        &pod,
+        "setsid sleep 1000 & mkdir -p /a/b; echo x > /a/b/c; ln -s / /root-link; echo ready; sleep 1000",
+    );
     let running_one = start(&w, &pod, &spec).await;
     spec.name = "ended".into();
     spec.log_path = "ended/0.log".into();
@@ -341,10 +359,13 @@ async fn after_a_reboot_sandboxes_are_not_ready_and_everything_can_be_removed() 
     let (sandboxes, _) = pod.left(&w).await;
     assert_eq!(sandboxes[0].state, SandboxState::NotReady);
     let more = w.ours.create_container(&pod.id, &direct_world::pods::spec(&w, &pod, "true"), &pod.spec).await;
-    assert!(more.is_ok_and(|found| found == id) , "the same key is the same container");
+    assert!(more.is_ok_and(|found| found == id), "the same key is the same container");
     let mut new = spec.clone();
     new.attempt = 1;
-    assert!(w.ours.create_container(&pod.id, &new, &pod.spec).await.is_err(), "nothing is made in it any more");
+    assert!(
+        w.ours.create_container(&pod.id, &new, &pod.spec).await.is_err(),
+        "nothing is made in it any more"
+    );
     assert!(said(&pod, &spec).contains("ready"));
     pod.end(&w).await;
 }
@@ -353,7 +374,9 @@ async fn after_a_reboot_sandboxes_are_not_ready_and_everything_can_be_removed() 
 fn forget(pod: &Pod, containers: &[&ContainerId]) {
     let state = directory().join("state/sandboxes").join(&pod.id.0);
     let table = fs::read_to_string("/proc/self/mounts").expect("mounts");
-    for point in table.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| Path::new(p).starts_with(&state)) {
+    for point in
+        table.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| Path::new(p).starts_with(&state))
+    {
         unmount(point, UnmountFlags::DETACH).expect("unmount");
     }
     fs::remove_dir_all(&state).expect("forget the sandbox");
@@ -366,7 +389,11 @@ fn forget(pod: &Pod, containers: &[&ContainerId]) {
 async fn a_rotated_log_goes_on_in_a_new_file_without_loss() {
     let w = world().await;
     let pod = Pod::run(&w).await;
-    let spec = spec(&w, &pod, "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i+1)); [ $((i % 40)) = 0 ] && sleep 0.05; done; echo over; sleep 1000");
+    let spec = spec(
+        &w,
+        &pod,
+        "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i+1)); [ $((i % 40)) = 0 ] && sleep 0.05; done; echo over; sleep 1000",
+    );
     let id = pod.start_spec(&w, &spec).await;
     let path = pod.spec.log_directory.join(&spec.log_path);
     let mut parts = Vec::new();
@@ -381,7 +408,13 @@ async fn a_rotated_log_goes_on_in_a_new_file_without_loss() {
     parts.push(path);
     let all: Vec<String> = parts
         .iter()
-        .flat_map(|p| fs::read_to_string(p).expect("a part").lines().map(|l| l.rsplit(' ').next().unwrap_or_default().to_owned()).collect::<Vec<_>>())
+        .flat_map(|p| {
+            fs::read_to_string(p)
+                .expect("a part")
+                .lines()
+                .map(|l| l.rsplit(' ').next().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        })
         .collect();
     let expected: Vec<String> = (0..400).map(|n| n.to_string()).chain(["over".to_owned()]).collect();
     assert_eq!(all, expected);

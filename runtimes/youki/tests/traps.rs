@@ -13,10 +13,13 @@ use podstead_runtime::suite::{Pod, sandbox_spec};
 use podstead_runtime::{
     ContainerSpec, Device, LinuxResources, Mount, NamespaceMode, Profile, Propagation, Runtime as _,
 };
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 
 /// What must be the same in a container's first process and in one that is exec'd beside it.
-const CONFINEMENT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigIgn|SigBlk)' /proc/self/status; umask; pwd";
+const CONFINEMENT: &str =
+    "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigIgn|SigBlk)' /proc/self/status; umask; pwd";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exec_is_confined_as_the_first_process_is() {
@@ -49,7 +52,8 @@ async fn an_exec_is_confined_as_the_first_process_is() {
         let first = said(&pod, &spec).replace("ready\n", "");
         assert_eq!(sh(&w, &id, CONFINEMENT).await, first, "{case}");
         let line = |key: &str| {
-            let line = first.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_else(|| panic!("{key} in {first}"));
+            let line =
+                first.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_else(|| panic!("{key} in {first}"));
             line.split_whitespace().next().unwrap_or_default().to_owned()
         };
         assert_eq!(line("Seccomp:"), "2", "{case}: {first}");
@@ -88,7 +92,8 @@ async fn a_seccomp_profile_of_the_pods_own_holds_in_exec_too() {
     let mut spec = spec(&w, &pod, "true");
     spec.attempt = 9;
     spec.security.seccomp = Profile::Localhost("/no/such/profile.json".into());
-    let error = w.ours.create_container(&pod.id, &spec, &pod.spec).await.expect_err("never without its profile");
+    let error =
+        w.ours.create_container(&pod.id, &spec, &pod.spec).await.expect_err("never without its profile");
     assert!(error.to_string().contains("/no/such/profile.json"), "{error}");
     pod.end(&w).await;
 }
@@ -129,7 +134,8 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let below = table.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| Path::new(p).starts_with(&self.0));
+        let below =
+            table.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| Path::new(p).starts_with(&self.0));
         for point in below.collect::<Vec<_>>().into_iter().rev() {
             let _ = unmount(point, UnmountFlags::DETACH);
         }
@@ -149,7 +155,8 @@ async fn later_mounts_of_the_node_are_seen_only_where_asked_for() {
     let pod = Pod::run(&w).await;
     let shared = Mounted::new("rslave", MountPropagationFlags::SHARED);
     let script = "echo ready; sleep 1000";
-    let slave = with_mount(spec(&w, &pod, script), &shared.0, |m| m.propagation = Propagation::HostToContainer);
+    let slave =
+        with_mount(spec(&w, &pod, script), &shared.0, |m| m.propagation = Propagation::HostToContainer);
     let mut private = with_mount(spec(&w, &pod, script), &shared.0, |_| {});
     private.name = "p".into();
     private.log_path = "p/0.log".into();
@@ -165,7 +172,8 @@ async fn a_containers_mounts_reach_the_node_only_where_asked_for() {
     let w = world().await;
     let pod = Pod::run(&w).await;
     let shared = Mounted::new("rshared", MountPropagationFlags::SHARED);
-    let script = "mkdir -p /data/$0; mount -t tmpfs tmpfs /data/$0 && touch /data/$0/file && echo ready; sleep 1000";
+    let script =
+        "mkdir -p /data/$0; mount -t tmpfs tmpfs /data/$0 && touch /data/$0/file && echo ready; sleep 1000";
     for (name, propagation) in [("both", Propagation::Bidirectional), ("one", Propagation::HostToContainer)] {
         let mut spec = with_mount(spec(&w, &pod, script), &shared.0, |m| m.propagation = propagation);
         spec.name = name.into();
@@ -204,7 +212,9 @@ async fn devices_are_made_and_on_cgroup_v1_no_other_can_be_used() {
     let pod = Pod::run(&w).await;
     // One that no container has anyway; opening it does no harm.
     let given = ["/dev/cpu_dma_latency", "/dev/fuse", "/dev/rtc0", "/dev/hpet", "/dev/hwrng"];
-    let Some(given) = given.into_iter().find(|path| fs::File::open(path).is_ok()) else { panic!("no device to give") };
+    let Some(given) = given.into_iter().find(|path| fs::File::open(path).is_ok()) else {
+        panic!("no device to give")
+    };
     let script = "ls /dev/given; (: < /dev/given) && echo read; (: > /dev/given) 2>/dev/null && echo write
         (: > /dev/null) && echo null; true";
     let mut spec = spec(&w, &pod, script);
@@ -221,7 +231,9 @@ async fn devices_are_made_and_on_cgroup_v1_no_other_can_be_used() {
     none.log_path = "c/1.log".into();
     let number = fs::metadata(given).expect("look").rdev();
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-    none.command[2] = format!("mknod /tmp/other c {major} {minor}; (: < /tmp/other) 2>/dev/null && echo other; ls /dev; true");
+    none.command[2] = format!(
+        "mknod /tmp/other c {major} {minor}; (: < /tmp/other) 2>/dev/null && echo other; ls /dev; true"
+    );
     let (_, output) = run(&w, &pod, &none).await;
     assert_eq!(output.contains("other"), unified(), "{output}");
     assert!(!output.contains("kmsg") && !output.contains("given") && output.contains("urandom"), "{output}");
@@ -278,7 +290,11 @@ async fn limits_are_in_the_cgroups_files_and_change_there() {
     };
     w.ours.update_resources(&id, &more).await.expect("update_resources");
     assert_eq!((memory(), pids(), quota()), ("100663296".into(), "50".into(), "50000 100000".into()));
-    assert_eq!(cgroup_file(&pod, &id, ("cpu", "cpu.shares"), "cpu.weight"), weight, "what was not asked for stays");
+    assert_eq!(
+        cgroup_file(&pod, &id, ("cpu", "cpu.shares"), "cpu.weight"),
+        weight,
+        "what was not asked for stays"
+    );
     pod.end(&w).await;
 }
 
@@ -287,7 +303,9 @@ async fn a_container_sees_its_cgroup_and_cannot_write_it() {
     let w = world().await;
     let pod = Pod::run(&w).await;
     let file = if unified() { "/sys/fs/cgroup/pids.max" } else { "/sys/fs/cgroup/pids/pids.max" };
-    let script = format!("cat {file}; echo max 2>/dev/null > {file} || echo denied; mkdir {file}x 2>/dev/null || echo no");
+    let script = format!(
+        "cat {file}; echo max 2>/dev/null > {file} || echo denied; mkdir {file}x 2>/dev/null || echo no"
+    );
     let mut spec = spec(&w, &pod, &script);
     spec.resources.pids_limit = Some(33);
     let (_, output) = run(&w, &pod, &spec).await;
@@ -305,7 +323,11 @@ async fn the_oom_score_is_the_containers_and_not_its_shims() {
     assert!(said(&pod, &spec).starts_with("777\n"));
     assert_eq!(sh(&w, &id, "cat /proc/self/oom_score_adj").await, "777\n");
     let score = |pid: &str| -> i32 {
-        fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("read").trim().parse().expect("a number")
+        fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))
+            .expect("read")
+            .trim()
+            .parse()
+            .expect("a number")
     };
     let shim = direct_world::pods::shim(&id).expect("its shim").to_string();
     assert!(score(&shim) <= score("self"), "the shim has {}", score(&shim));
@@ -364,9 +386,16 @@ async fn a_container_that_cannot_be_made_says_why_and_leaves_nothing() {
         assert!(error.contains(wanted), "{}: {error}", spec.name);
     }
     assert!(pod.left(&w).await.1.is_empty(), "{:?}", pod.left(&w).await.1);
-    assert_eq!(fs::read_dir(directory().join("state/containers")).expect("read").flatten().filter(|e| {
-        fs::read_to_string(e.path().join("shim.json")).is_ok_and(|t| t.contains(&pod.spec.pod.name))
-    }).count(), 0);
+    assert_eq!(
+        fs::read_dir(directory().join("state/containers"))
+            .expect("read")
+            .flatten()
+            .filter(|e| {
+                fs::read_to_string(e.path().join("shim.json")).is_ok_and(|t| t.contains(&pod.spec.pod.name))
+            })
+            .count(),
+        0
+    );
     pod.end(&w).await;
 }
 

@@ -6,7 +6,8 @@ use std::fs;
 use std::time::Duration;
 
 use direct_world::pods::{
-    cgroup_file, code, kill, processes, run, run_dir, running, said, sh, shim, spec, start, status, unified, until, words,
+    cgroup_file, code, kill, processes, run, run_dir, running, said, sh, shim, spec, start, status, unified,
+    until, words,
 };
 use direct_world::world;
 use podstead_runtime::suite::{PATIENCE, Pod, see, until as until_state, until_exited, until_file};
@@ -24,7 +25,10 @@ async fn a_failed_exec_leaves_no_zombie_and_the_container_can_be_stopped() {
     for command in [&["/no/such/program"][..], &["/etc/passwd"], &["/etc"], &[""]] {
         let failed = w.ours.exec_sync(&id, &words(command), Duration::from_secs(30)).await;
         let error = failed.expect_err("no such command").to_string();
-        assert!(error.contains(&id.0[..13]) && (command[0].is_empty() || error.contains(command[0])), "{error}");
+        assert!(
+            error.contains(&id.0[..13]) && (command[0].is_empty() || error.contains(command[0])),
+            "{error}"
+        );
     }
     sh(&w, &id, "true").await;
     let left = || -> Vec<u32> {
@@ -35,7 +39,10 @@ async fn a_failed_exec_leaves_no_zombie_and_the_container_can_be_stopped() {
     let mine = std::process::id().to_string();
     let zombies = || {
         let is_ours = |p: &u32| status(*p, "PPid").as_deref() == Some(&mine);
-        processes().into_iter().filter(is_ours).any(|p| status(p, "State").is_some_and(|s| s.starts_with('Z')))
+        processes()
+            .into_iter()
+            .filter(is_ours)
+            .any(|p| status(p, "State").is_some_and(|s| s.starts_with('Z')))
     };
     until(|| !zombies()).await;
     w.ours.stop_container(&id, Duration::ZERO).await.expect("stop");
@@ -91,7 +98,10 @@ async fn a_container_has_three_streams_and_no_other_descriptor() {
     let numbers: Vec<&str> = first.iter().map(|(n, _)| n.as_str()).collect();
     assert_eq!(numbers, ["0", "1", "2"], "{first:?}");
     assert_eq!(first[0].1, "/dev/null");
-    assert!(first[1].1.starts_with("pipe:") && first[2].1.starts_with("pipe:") && first[1].1 != first[2].1, "{first:?}");
+    assert!(
+        first[1].1.starts_with("pipe:") && first[2].1.starts_with("pipe:") && first[1].1 != first[2].1,
+        "{first:?}"
+    );
     // The shell has the directory itself open beside its three.
     let inside = sh(&w, &id, "ls /proc/self/fd").await;
     assert_eq!(inside, "0\n1\n2\n3\n", "also in exec");
@@ -115,7 +125,8 @@ async fn a_container_has_three_streams_and_no_other_descriptor() {
 async fn a_container_with_a_terminal_is_logged_and_can_be_joined() {
     let w = world().await;
     let pod = Pod::run(&w).await;
-    let mut spec = spec(&w, &pod, "test -t 0 && test -t 1 && test -t 2 && echo terminal $TERM; echo ready; sleep 1000");
+    let mut spec =
+        spec(&w, &pod, "test -t 0 && test -t 1 && test -t 2 && echo terminal $TERM; echo ready; sleep 1000");
     spec.tty = true;
     let id = start(&w, &pod, &spec).await;
     assert!(said(&pod, &spec).starts_with("terminal xterm"), "{}", said(&pod, &spec));
@@ -138,7 +149,8 @@ async fn an_exec_with_a_terminal_is_resized_and_typed_at() {
         stderr: None,
         resize: Some(resize),
     };
-    let script = "test -t 0 && echo terminal; until [ \"$(stty size)\" = '33 121' ]; do sleep 0.05; done; echo sized;
+    let script =
+        "test -t 0 && echo terminal; until [ \"$(stty size)\" = '33 121' ]; do sleep 0.05; done; echo sized;
         read word; echo got $word; exit 9";
     let spec = ExecSpec { command: words(&["/bin/sh", "-c", script]), tty: true };
     let talk = async {
@@ -193,7 +205,8 @@ async fn another_process_with_the_containers_pid_is_left_alone() {
     let text = fs::read_to_string(&state).expect("its state");
     let mut other = std::process::Command::new("sleep").arg("1000").spawn().expect("another process");
     kill(pid).await;
-    fs::write(&state, text.replace(&format!("\"pid\":{pid}"), &format!("\"pid\":{}", other.id()))).expect("write");
+    fs::write(&state, text.replace(&format!("\"pid\":{pid}"), &format!("\"pid\":{}", other.id())))
+        .expect("write");
     assert!(fs::read_to_string(&state).expect("read").contains(&other.id().to_string()));
     let seen = see(&w, &id).await.expect("there").state;
     assert!(matches!(seen, ContainerState::Exited { .. }), "{seen:?}");
@@ -209,9 +222,13 @@ async fn another_process_with_the_containers_pid_is_left_alone() {
 async fn a_shim_reads_what_is_left_after_the_end() {
     let w = world().await;
     let pod = Pod::run(&w).await;
-    let spec = spec(&w, &pod, "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; printf end; exit 4");
+    let spec =
+        spec(&w, &pod, "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; printf end; exit 4");
     let (ended, output) = run(&w, &pod, &spec).await;
-    assert_eq!((code(&ended), output.lines().count(), output.ends_with("line 19999\nend\n")), (4, 20_001, true));
+    assert_eq!(
+        (code(&ended), output.lines().count(), output.ends_with("line 19999\nend\n")),
+        (4, 20_001, true)
+    );
     pod.end(&w).await;
 }
 
@@ -238,7 +255,10 @@ async fn both_streams_are_logged_whole_and_in_order_of_time() {
         }
         assert_eq!(own[9], ("F", last));
         let times: Vec<&str> = lines.iter().filter(|l| l[1] == stream).map(|l| l[0]).collect();
-        assert!(times.is_sorted() && times.iter().all(|t| t.len() == "1970-01-01T00:00:01.500000000Z".len()), "{times:?}");
+        assert!(
+            times.is_sorted() && times.iter().all(|t| t.len() == "1970-01-01T00:00:01.500000000Z".len()),
+            "{times:?}"
+        );
     }
     pod.end(&w).await;
 }
@@ -248,7 +268,8 @@ async fn both_streams_are_logged_whole_and_in_order_of_time() {
 async fn the_pods_own_stop_signal_is_sent() {
     let w = world().await;
     let pod = Pod::run(&w).await;
-    let mut spec = spec(&w, &pod, "trap 'exit 21' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    let mut spec =
+        spec(&w, &pod, "trap 'exit 21' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done");
     spec.stop_signal = "SIGUSR1".into();
     let id = start(&w, &pod, &spec).await;
     w.ours.stop_container(&id, Duration::from_secs(30)).await.expect("stop");
@@ -270,11 +291,13 @@ async fn children_in_cgroups_of_their_own_are_killed_and_nothing_is_left() {
     spec.security.namespaces.pid = podstead_runtime::NamespaceMode::Node;
     if unified() {
         // A privileged container sees the whole hierarchy: its own part is named in /proc.
-        spec.command[2] = script.replace("top=/sys/fs/cgroup ;;", "top=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup) ;;");
+        spec.command[2] =
+            script.replace("top=/sys/fs/cgroup ;;", "top=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup) ;;");
     }
     let id = start(&w, &pod, &spec).await;
     let below = format!("{}/{id}/own/deeper", pod.spec.cgroup_parent);
-    let deeper = if unified() { format!("/sys/fs/cgroup{below}") } else { format!("/sys/fs/cgroup/pids{below}") };
+    let deeper =
+        if unified() { format!("/sys/fs/cgroup{below}") } else { format!("/sys/fs/cgroup/pids{below}") };
     let members = fs::read_to_string(format!("{deeper}/cgroup.procs")).expect("its own cgroup");
     assert_eq!(members.lines().count(), 2, "{members}");
     w.ours.stop_container(&id, Duration::ZERO).await.expect("stop");
@@ -282,7 +305,9 @@ async fn children_in_cgroups_of_their_own_are_killed_and_nothing_is_left() {
         let pid = pid.parse().expect("a pid");
         assert!(status(pid, "State").is_none_or(|s| s.starts_with('Z')), "{pid} lives");
     }
-    assert!(!std::path::Path::new(&deeper).parent().expect("it has one").parent().expect("and another").exists());
+    assert!(
+        !std::path::Path::new(&deeper).parent().expect("it has one").parent().expect("and another").exists()
+    );
     pod.end(&w).await;
 }
 
@@ -302,7 +327,8 @@ async fn children_that_outlive_a_first_process_in_the_nodes_pid_namespace_are_ki
     spec.log_path = "c/1.log".into();
     spec.resources.pids_limit = Some(60);
     // Each generation makes the next and ends.
-    spec.command[2] = format!("f() {{ f {mark} & }}; while :; do (f; f) 2>/dev/null & sleep 0.001; echo ready; done");
+    spec.command[2] =
+        format!("f() {{ f {mark} & }}; while :; do (f; f) 2>/dev/null & sleep 0.001; echo ready; done");
     let id = start(&w, &pod, &spec).await;
     let pids = cgroup_file(&pod, &id, ("pids", "pids.current"), "pids.current");
     assert_ne!(pids, "0");

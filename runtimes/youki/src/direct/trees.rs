@@ -10,7 +10,8 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Directories that are held open at once; more only where each of many levels has several.
 const HELD: usize = 200;
@@ -73,7 +74,7 @@ fn remove_once(dir: &Path) -> io::Result<()> {
         unlinkat(&top, &*name, AtFlags::REMOVEDIR)?;
     }
     empty(&top, None)?;
-    Ok(std::fs::remove_dir(dir)?)
+    std::fs::remove_dir(dir)
 }
 
 fn is_self(name: &[u8]) -> bool {
@@ -83,7 +84,8 @@ fn is_self(name: &[u8]) -> bool {
 fn is_dir(dir: &OwnedFd, entry: &rustix::fs::DirEntry) -> io::Result<bool> {
     Ok(match entry.file_type() {
         FileType::Unknown => {
-            FileType::from_raw_mode(statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode).is_dir()
+            FileType::from_raw_mode(statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
+                .is_dir()
         }
         known => known.is_dir(),
     })
@@ -173,7 +175,9 @@ mod tests {
     fn nothing_outside_is_touched() {
         let temp = tempfile::tempdir().expect("a directory");
         let (dir, outside) = (temp.path().join("upper"), temp.path().join("outside"));
-        for dir in [&dir, &outside, &dir.join(".removed-1"), &dir.join("a"), &dir.join("a/b"), &dir.join("a/b/c")] {
+        for dir in
+            [&dir, &outside, &dir.join(".removed-1"), &dir.join("a"), &dir.join("a/b"), &dir.join("a/b/c")]
+        {
             std::fs::create_dir(dir).expect("make a directory");
         }
         std::fs::write(outside.join("file"), [7; 9000]).expect("write");

@@ -108,7 +108,7 @@ impl Drop for Leftovers<'_> {
         for name in sockets.iter().filter(|n| n.starts_with("tenant-") && !bound.contains(n.as_str())) {
             // A terminal's is a link to the socket of its own exec.
             let path = oci.join(name);
-            let owner = std::fs::read_link(&path).ok().and_then(|to| to.file_name().map(|n| n.to_owned()));
+            let owner = std::fs::read_link(&path).ok().and_then(|to| to.file_name().map(ToOwned::to_owned));
             if owner.is_none_or(|owner| is_over(&owner.to_string_lossy())) {
                 let _ = std::fs::remove_file(path);
             }

@@ -90,7 +90,8 @@ impl Libcontainer {
 /// A runtime with the busybox image.
 pub async fn world() -> Libcontainer {
     static READY: OnceCell<()> = OnceCell::const_new();
-    let open = |owner: &'static str| async move { Direct::open(options(owner)).await.expect("open the runtime") };
+    let open =
+        |owner: &'static str| async move { Direct::open(options(owner)).await.expect("open the runtime") };
     READY
         .get_or_init(|| async {
             clean_up_afterwards();

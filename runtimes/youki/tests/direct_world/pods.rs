@@ -25,7 +25,8 @@ pub fn spec(w: &Libcontainer, pod: &Pod, script: &str) -> ContainerSpec {
 
 /// What a script says inside a running container; it must succeed.
 pub async fn sh(w: &Libcontainer, id: &ContainerId, script: &str) -> String {
-    let output = w.runtime().exec_sync(id, &words(&["/bin/sh", "-c", script]), PATIENCE).await.expect("exec_sync");
+    let output =
+        w.runtime().exec_sync(id, &words(&["/bin/sh", "-c", script]), PATIENCE).await.expect("exec_sync");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert_eq!(output.code, 0, "{script}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
@@ -103,7 +104,11 @@ pub fn status(pid: u32, key: &str) -> Option<String> {
 pub async fn kill(pid: u32) {
     let pid = i32::try_from(pid).expect("a pid");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("kill");
-    until(|| !Path::new(&format!("/proc/{pid}")).exists() || status(pid.cast_unsigned(), "State").is_some_and(|s| s.starts_with('Z'))).await;
+    until(|| {
+        !Path::new(&format!("/proc/{pid}")).exists()
+            || status(pid.cast_unsigned(), "State").is_some_and(|s| s.starts_with('Z'))
+    })
+    .await;
 }
 
 /// Waits for something that comes soon.
