@@ -91,7 +91,7 @@ async fn a_shim_killed_while_it_makes_its_container_leaves_nothing() {
             let mut shim = None;
             while shim.is_none() {
                 tokio::time::sleep(Duration::from_micros(500)).await;
-                let new = dirs().difference(&before).next().cloned();
+                let new = dirs().difference(&before).find(|id| owns(id, &pod)).cloned();
                 shim = new.and_then(|id| {
                     running(&format!("container-shim {}", run_dir(&ContainerId(id)).display()))
                         .first()

@@ -60,7 +60,11 @@ impl Inner {
             running.signal(libc::SIGKILL).map_err(failed)?;
         }
         match tokio::time::timeout(CLEANING, shim.ended()).await {
-            Ok(ended) => ended.map_err(failed),
+            Ok(ended) => {
+                ended.map_err(failed)?;
+                // It may have been killed before it could write the end down and clean up.
+                self.settle(&doing, id).await
+            }
             Err(_) => Err(Error::Deadline { doing, seconds: CLEANING.as_secs() }),
         }
     }

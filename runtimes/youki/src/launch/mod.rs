@@ -170,6 +170,10 @@ pub(crate) async fn ask(run_dir: &Path, request: Request) -> Result<()> {
 }
 
 async fn ask_patiently(run_dir: &Path, request: Request) -> Result<()> {
+    // A container that waits for its start still holds a dead shim's socket open: nobody would ever answer.
+    if !matches!(shim_of(run_dir).map_err(talk("look for the shim"))?, Shim::Alive(_)) {
+        return Err(LaunchError::Gone);
+    }
     // Socket paths end at 107 bytes: through a descriptor of the directory any path fits.
     let dir = match std::fs::File::open(run_dir) {
         Ok(dir) => dir,
