@@ -79,12 +79,11 @@ async fn panicking_child() {
     let net = node.apply("net", &networked).expect("apply");
     let host =
         node.apply("host", &busybox("host", "trap '' TERM; while :; do sleep 1; done")).expect("apply");
-    match after.parse() {
-        Ok(milliseconds) => tokio::time::sleep(Duration::from_millis(milliseconds)).await,
-        Err(_) => {
-            net.running().await.expect("runs");
-            host.running().await.expect("runs");
-        }
+    if let Ok(milliseconds) = after.parse() {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    } else {
+        net.running().await.expect("runs");
+        host.running().await.expect("runs");
     }
     panic!("as planned");
 }
