@@ -82,7 +82,7 @@ pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
         Command::Pull { images, creds } => {
             let auth = creds.clone().unwrap_or_default();
             for image in images {
-                let shown = Shown::begin();
+                let shown = Shown::on_stderr();
                 let spec = ImageSpec::from(with_tag(image).as_str());
                 let id = runtime.pull_image(&spec, &auth, shown.progress()).await;
                 shown.end();
@@ -92,7 +92,7 @@ pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
         }
         Command::Import { paths, name } => {
             for path in paths {
-                let shown = Shown::begin();
+                let shown = Shown::on_stderr();
                 let path = std::path::absolute(path)?;
                 let names = runtime.import_image(&path, name.as_deref(), shown.progress()).await;
                 shown.end();

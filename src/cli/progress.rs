@@ -20,7 +20,7 @@ pub enum Shown {
 
 impl Shown {
     /// As the terminal, or what stands in its place, takes it.
-    pub fn begin() -> Self {
+    pub fn on_stderr() -> Self {
         if output::fancy(&std::io::stderr()) {
             Self::Bars(MultiProgress::new(), Arc::default())
         } else {

@@ -196,12 +196,12 @@ async fn logs_are_found_cut_and_followed(host: &Host) {
 async fn in_time(child: Child) -> Output {
     let pid = child.id();
     let waiting = tokio::task::spawn_blocking(move || child.wait_with_output().expect("wait"));
-    if let Ok(output) = tokio::time::timeout(Duration::from_secs(60), waiting).await {
-        return output.expect("joined");
-    }
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    panic!("podstead hangs");
+    let Ok(output) = tokio::time::timeout(Duration::from_secs(60), waiting).await else {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        panic!("podstead hangs");
+    };
+    output.expect("joined")
 }
 
 async fn sleeper<'n>(node: &'n Node, name: &str) -> PodHandle<'n> {

@@ -104,6 +104,7 @@ spec:
     let pod = node.apply("pair", manifest).expect("apply");
     pod.running().await.expect("both run");
     let ip = pod.ip().await.expect("an address");
+    // The page ends with the name as well; the hosts file comes after it.
     let log = pod.logged("client", |log| log.contains("\tpair-node\n")).await.expect("the client's log");
     assert!(log.contains("page of pair-node"), "over the shared loopback: {log}");
     assert!(log.contains(&format!("{ip}\tpair-node")), "the pod's address in its hosts file: {log}");
