@@ -106,16 +106,23 @@ fn tail_start(file: &mut (impl Read + Seek), n: usize) -> std::io::Result<u64> {
     }
 }
 
-/// Where whole lines begin in a piece of a log. Unless the piece is the log's beginning, its first lines may belong to
-/// one that began earlier, so only what follows an end (`F`) counts.
+/// Where whole lines begin in a piece of a log. Standard output and error are told apart: one may speak within a long
+/// line of the other. Unless the piece is the log's beginning, a stream's first lines may belong to one that began
+/// earlier, so only what follows an end (`F`) of that stream counts.
 fn line_starts(text: &[u8], beginning: bool) -> Vec<usize> {
     let mut starts = Vec::new();
-    let (mut at, mut fresh, mut whole) = (0, beginning, beginning);
+    let mut fresh = [beginning; 2];
+    // The piece's first line is cut off anywhere.
+    let (mut at, mut whole) = (0, beginning);
     for line in text.split_inclusive(|b| *b == b'\n') {
-        if fresh {
-            starts.push(at);
+        if whole {
+            let mut words = line.splitn(4, |b| *b == b' ').skip(1);
+            let fresh = &mut fresh[usize::from(words.next() == Some(b"stderr"))];
+            if *fresh {
+                starts.push(at);
+            }
+            *fresh = words.next() != Some(b"P");
         }
-        fresh = whole && line.splitn(4, |b| *b == b' ').nth(2) != Some(b"P");
         whole = true;
         at += line.len();
     }
@@ -126,12 +133,13 @@ fn line_starts(text: &[u8], beginning: bool) -> Vec<usize> {
 struct Printer {
     rest: Vec<u8>,
     timestamps: bool,
-    within: bool,
+    /// Whether standard output, standard error are within a long line.
+    within: [bool; 2],
 }
 
 impl Printer {
     fn new(timestamps: bool) -> Self {
-        Self { rest: Vec::new(), timestamps, within: false }
+        Self { rest: Vec::new(), timestamps, within: [false; 2] }
     }
 
     /// Prints what the file still has, a block at a time; whether anybody still reads.
@@ -157,8 +165,9 @@ impl Printer {
             let [time, stream, flag, body] = parts[..] else { continue };
             let to: &mut dyn Write = if stream == b"stderr" { &mut err } else { &mut out };
             let body = if flag == b"P" { body.strip_suffix(b"\n").unwrap_or(body) } else { body };
-            let stamp = if self.timestamps && !self.within { [time, b" "].concat() } else { Vec::new() };
-            self.within = flag == b"P";
+            let within = &mut self.within[usize::from(stream == b"stderr")];
+            let stamp = if self.timestamps && !*within { [time, b" "].concat() } else { Vec::new() };
+            *within = flag == b"P";
             if to.write_all(&stamp).and_then(|()| to.write_all(body)).is_err() {
                 return false;
             }
@@ -183,6 +192,10 @@ mod tests {
         assert_eq!(tail(log, 2), b"t stdout P b\nt stdout F c\nt stdout F d\n");
         assert_eq!((tail(log, 9), tail(log, 0)), (&log[..], &b""[..]));
         assert_eq!(tail(b"", 3), b"");
+        // What the other stream says within a long line ends it not.
+        let log = b"t stdout F a\nt stdout P b\nt stderr F x\nt stdout F c\nt stdout F d\n";
+        assert_eq!(tail(log, 1), b"t stdout F d\n");
+        assert_eq!(tail(log, 3), &log[13..]);
     }
 
     #[test]

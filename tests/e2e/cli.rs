@@ -144,7 +144,8 @@ async fn lists_show_what_there_is(host: &Host) {
 
 async fn logs_are_found_cut_and_followed(host: &Host) {
     let node = host.node().await;
-    let script = "seq 1 100; echo wrong >&2; head -c 40000 /dev/zero | tr '\\0' x; echo; echo last\n\
+    // Two pipes have no order between them but time.
+    let script = "echo wrong >&2; sleep 1; seq 1 100; head -c 40000 /dev/zero | tr '\\0' x; echo; echo last\n\
                   until [ -e /tmp/go ]; do sleep 0.05; done; seq 101 103; exit 3";
     let pod = node.apply("talk", &busybox("talk", script)).expect("apply");
     pod.logged("c", |log| log.contains("last")).await.expect("it talks");
