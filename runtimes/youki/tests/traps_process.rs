@@ -326,9 +326,10 @@ async fn children_that_outlive_a_first_process_in_the_nodes_pid_namespace_are_ki
     spec.attempt = 1;
     spec.log_path = "c/1.log".into();
     spec.resources.pids_limit = Some(60);
-    // Each generation makes the next and ends.
-    spec.command[2] =
-        format!("f() {{ f {mark} & }}; while :; do (f; f) 2>/dev/null & sleep 0.001; echo ready; done");
+    // Each generation makes the next and ends. The first process makes none: a shell that cannot fork gives up.
+    spec.command[2] = format!(
+        "f() {{ f {mark} & }}; (while :; do (f; f) & sleep 0.001; done) 2>/dev/null & echo ready; exec sleep 1000"
+    );
     let id = start(&w, &pod, &spec).await;
     let pids = cgroup_file(&pod, &id, ("pids", "pids.current"), "pids.current");
     assert_ne!(pids, "0");
