@@ -143,6 +143,13 @@ impl Runtime for Backend {
 }
 
 impl Backend {
+    /// What an agent does once on its backend, before or beside its first look.
+    pub async fn begin(&self) {
+        if let Self::Direct(direct) = self {
+            direct.begin().await;
+        }
+    }
+
     /// Opens the backend that the flags ask for. A CRI server need not be there yet.
     pub async fn open(flags: &RuntimeFlags) -> anyhow::Result<Self> {
         match flags.runtime {

@@ -14,7 +14,9 @@ pub async fn run(runtime: &RuntimeFlags, flags: &RunFlags) -> anyhow::Result<()>
     let config = Config::new(flags, runtime)?;
     let backend = Arc::new(Backend::open(runtime).await?);
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let agent = agent::start(&config, backend).context("start the agent")?;
+    let agent = agent::start(&config, Arc::clone(&backend)).context("start the agent")?;
+    // Beside the pods: nothing of theirs waits for it.
+    let beginning = tokio::spawn(async move { backend.begin().await });
     tracing::info!(
         node = config.node_name,
         manifests = %config.manifest_path.display(),
@@ -27,6 +29,7 @@ pub async fn run(runtime: &RuntimeFlags, flags: &RunFlags) -> anyhow::Result<()>
         _ = int.recv() => {}
     }
     tracing::info!("ending; containers go on");
+    beginning.abort();
     agent.stop().await;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! was left half-made. Each key (pod and attempt; sandbox, name and attempt) is made by one task at a time, which goes
 //! on when its caller goes away.
 
+mod begin;
 mod containers;
 mod errors;
 mod exec;
@@ -92,18 +93,6 @@ impl Direct {
         let node = errors::blocking("read the node's facts", || Ok(facts::read())).await?;
         let (flights, records) = (Flights::default(), records::Cache::default());
         Ok(Self(Arc::new(Inner { options, layout, images, network, launcher, node, flights, records })))
-    }
-
-    /// Warns, once per process, of what this node does not let shims have.
-    pub fn warn_of_limits(&self) {
-        let can = rustix::thread::capabilities(None)
-            .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
-        if !can {
-            tracing::warn!(
-                "no CAP_SYS_RESOURCE here: container shims cannot be protected when memory runs out, and \
-                 containers keep the agent's oom score or a higher one"
-            );
-        }
     }
 }
 

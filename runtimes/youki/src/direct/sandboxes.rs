@@ -174,7 +174,7 @@ impl Inner {
         this.flights.run(&format!("sandbox {id}"), &doing, work).await
     }
 
-    async fn unmake_sandbox(self: &Arc<Self>, doing: &str, id: &str) -> Result<()> {
+    pub(super) async fn unmake_sandbox(self: &Arc<Self>, doing: &str, id: &str) -> Result<()> {
         self.quiet_sandbox(doing, id).await?;
         let (inner, of) = (Arc::clone(self), id.to_owned());
         let containers = blocking(doing, move || inner.containers_of(&of)).await?;

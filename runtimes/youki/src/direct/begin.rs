@@ -1,0 +1,78 @@
+//! What an agent does once when it begins on this runtime: says what the node does not allow, and takes away what nobody
+//! can name any more because a power failure cut its record short.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use podstead_runtime::Result;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::errors::blocking;
+use super::records::ids;
+use super::{Direct, Inner};
+
+/// Younger things may be in the making.
+const SETTLED: Duration = Duration::from_secs(600);
+
+impl Direct {
+    /// To be called once by the process that keeps pods here; others need not.
+    pub async fn begin(&self) {
+        let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        if !held.contains(CapabilitySet::SYS_RESOURCE) {
+            tracing::warn!(
+                "no CAP_SYS_RESOURCE here: container shims cannot be protected when memory runs out, and no container \
+                 gets a lower oom score than the agent's"
+            );
+        }
+        if let Err(error) = Inner::sweep(&self.0).await {
+            tracing::warn!(%error, "what a power failure left is not all taken away; it is tried again at the next start");
+        }
+    }
+}
+
+impl Inner {
+    async fn sweep(this: &Arc<Self>) -> Result<()> {
+        let doing = "take away what has no record";
+        let inner = Arc::clone(this);
+        let (sandboxes, containers) = blocking(doing, move || inner.nameless()).await?;
+        for id in containers {
+            tracing::warn!(id, "a container without a record is removed");
+            this.unmake_container(doing, &id).await?;
+        }
+        for id in sandboxes {
+            tracing::warn!(id, "a sandbox without a record is removed");
+            this.unmake_sandbox(doing, &id).await?;
+        }
+        let attached =
+            this.network.attached().await.map_err(|e| podstead_runtime::Error::failed(doing, e))?;
+        for id in attached.into_iter().filter(|id| !this.layout.sandbox(id).exists()) {
+            this.network.del(&id).await.map_err(|e| podstead_runtime::Error::failed(doing, e))?;
+        }
+        Ok(())
+    }
+
+    /// Directories of sandboxes and containers that say nothing about themselves.
+    fn nameless(&self) -> io::Result<(Vec<String>, Vec<String>)> {
+        let (mut sandboxes, mut containers) = (Vec::new(), Vec::new());
+        for id in ids(&self.layout.sandboxes())? {
+            if self.sandbox(&id)?.is_none() && is_settled(&self.layout.sandbox(&id)) {
+                sandboxes.push(id);
+            }
+        }
+        for id in ids(&self.layout.containers())? {
+            let known = self.container(&id)?.is_some() || self.half_made(&id)?.is_some();
+            if !known && is_settled(&self.layout.container(&id)) {
+                containers.push(id);
+            }
+        }
+        Ok((sandboxes, containers))
+    }
+}
+
+fn is_settled(dir: &Path) -> bool {
+    let modified = fs::metadata(dir).and_then(|meta| meta.modified());
+    modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > SETTLED))
+}
