@@ -97,6 +97,8 @@ async fn an_index_gives_the_image_of_this_machine() {
     let (layout, registry) = (Layout::build(), Registry::start(Kind::Plain));
     registry.push(&layout, "1", "app:one");
     registry.push(&layout, "arm", "app:two");
+    // The store brings its own; this client comes before it when the test has a process of its own.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::new();
     let mut entries = Vec::new();
     for (tag, arch) in [("two", "riscv64"), ("one", go_arch())] {
