@@ -149,20 +149,22 @@ impl<R: Runtime> Executor<R> {
 fn clean(node: &NodeFacts, cgroups: &Cgroups, uid: &PodUid) -> Result<(), Failed> {
     let all = files::remains(node).map_err(host)?;
     let Some((_, remains)) = all.into_iter().find(|(found, _)| found == uid) else { return Ok(()) };
-    if let Some(remains) = remains {
-        if node.cgroup_driver == CgroupDriver::Cgroupfs {
-            cgroups.remove(&remains.cgroup).map_err(|error: CgroupError| host(error))?;
-        }
-        // Only a directory that is surely a pod's: the note is a file and files can be edited.
-        if remains.log_dir.parent() == Some(&node.pod_logs_dir)
-            && remains.log_dir == identity::log_dir(node, &remains.pod)
-        {
-            match std::fs::remove_dir_all(&remains.log_dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(host(format!("remove the logs {}: {error}", remains.log_dir.display())));
-                }
-                _ => {}
+    let Some(remains) = remains else {
+        // Not surely ours, or its note is damaged: what it says is needed to take all of it away.
+        return files::remove_empty(node, uid).map_err(host);
+    };
+    if node.cgroup_driver == CgroupDriver::Cgroupfs {
+        cgroups.remove(&remains.cgroup).map_err(|error: CgroupError| host(error))?;
+    }
+    // Only a directory that is surely a pod's: the note is a file and files can be edited.
+    if remains.log_dir.parent() == Some(&node.pod_logs_dir)
+        && remains.log_dir == identity::log_dir(node, &remains.pod)
+    {
+        match std::fs::remove_dir_all(&remains.log_dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(host(format!("remove the logs {}: {error}", remains.log_dir.display())));
             }
+            _ => {}
         }
     }
     files::remove(node, uid).map_err(host)

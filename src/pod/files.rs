@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, Permissions};
-use std::io;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -155,7 +155,12 @@ pub fn write_hosts(node: &NodeFacts, pod: &Pod, ips: &[IpAddr]) -> Result<Option
         hosts_text(&identity::hostname(pod), ips)
     };
     // In place, not by rename: running containers have this very inode mounted.
-    let current = fs::read_to_string(&path).unwrap_or_default();
+    // No more of it than what it should be: containers may write to it.
+    let mut current = String::new();
+    let room = u64::try_from(text.len()).unwrap_or(u64::MAX).saturating_add(1);
+    if let Ok(file) = fs::File::open(&path) {
+        let _ = file.take(room).read_to_string(&mut current);
+    }
     if current != text {
         fs::write(&path, text).map_err(failed(&id.uid, "write", &path))?;
         fs::set_permissions(&path, Permissions::from_mode(0o644)).map_err(failed(&id.uid, "chmod", &path))?;
@@ -191,7 +196,8 @@ pub fn last_logged_attempt(node: &NodeFacts, pod: &PodIdentity, container: &str)
     entries.flatten().filter_map(|e| number(e.file_name().to_str()?)).max()
 }
 
-/// All pods that have a directory, with what it takes to remove them.
+/// All pods that have a directory, with what it takes to remove them; `None` where the note is damaged. A directory
+/// without a note is not ours, unless it is empty: then its making was interrupted.
 pub fn remains(node: &NodeFacts) -> io::Result<Vec<(PodUid, Option<Remains>)>> {
     let entries = match fs::read_dir(node.root_dir.join("pods")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -201,11 +207,28 @@ pub fn remains(node: &NodeFacts) -> io::Result<Vec<(PodUid, Option<Remains>)>> {
     for entry in entries {
         let entry = entry?;
         if let Ok(uid) = entry.file_name().into_string() {
-            let note = fs::read(entry.path().join(REMAINS)).ok();
+            let note = match fs::read(entry.path().join(REMAINS)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if !fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_none()) {
+                        continue;
+                    }
+                    None
+                }
+                note => note.ok(),
+            };
             found.push((PodUid(uid), note.and_then(|n| serde_json::from_slice(&n).ok())));
         }
     }
     Ok(found)
+}
+
+/// Removes a pod's directory in which nothing says what else belongs to it, if there is nothing in it at all.
+pub fn remove_empty(node: &NodeFacts, uid: &PodUid) -> Result<(), FilesError> {
+    let dir = identity::pod_dir(node, uid);
+    match fs::remove_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(failed(uid, "remove (its note podstead.json is damaged)", &dir)),
+    }
 }
 
 /// Removes the pod's directory, never following a link and never crossing into another file system.
@@ -337,6 +360,24 @@ mod tests {
         remove(&node, &uid).unwrap();
         remove(&node, &uid).unwrap();
         assert_eq!(remains(&node).unwrap(), []);
+    }
+
+    #[test]
+    fn only_what_bears_our_note_is_ours_to_remove() {
+        let (_dir, node) = place();
+        let pods = node.root_dir.join("pods");
+        fs::create_dir_all(pods.join("foreign/volumes")).unwrap();
+        fs::create_dir_all(pods.join("interrupted")).unwrap();
+        fs::create_dir_all(pods.join("damaged")).unwrap();
+        fs::write(pods.join("damaged").join(REMAINS), "{").unwrap();
+        let mut found: Vec<String> = remains(&node).unwrap().into_iter().map(|(uid, _)| uid.0).collect();
+        found.sort();
+        assert_eq!(found, ["damaged", "interrupted"]);
+        remove_empty(&node, &"interrupted".to_owned().into()).unwrap();
+        assert!(
+            remove_empty(&node, &"damaged".to_owned().into()).unwrap_err().to_string().contains("damaged")
+        );
+        assert!(pods.join("foreign/volumes").exists() && !pods.join("interrupted").exists());
     }
 
     #[test]

@@ -108,7 +108,7 @@ async fn lists_show_what_there_is(host: &Host) {
     let pods = loop {
         // The agent publishes a few times a second.
         let pods = rows(&ok(&node, &["pods"]));
-        if pods.get(1).is_some_and(|p| p[2] == "1/2") {
+        if pods.get(1).is_some_and(|p| p[2] == "1/2" && p[3] != "ContainerCreating") {
             break pods;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

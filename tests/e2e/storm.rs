@@ -79,7 +79,8 @@ async fn killed_agents_leave_every_pod_running_once(host: &Host) {
     let (running, over): (Vec<&Container>, Vec<_>) = snapshot.containers.iter().partition(|c| c.is_running());
     assert_eq!(running.len(), PODS, "{running:#?}");
     // A CRI server kills what an agent was just starting when it was killed. That counts; nothing else may have ended.
-    assert!(over.iter().all(|c| c.state.start_was_broken_off() && !c.state.never_ran()), "{over:#?}");
+    let counted = |c: &&Container| c.state.start_was_broken_off() && !c.state.never_ran();
+    assert!(over.iter().all(counted), "{over:#?}\n{}", log(&node));
     for n in 0..PODS {
         let pod = format!("{}-node", name(n));
         let of_pod = |c: &&&Container| c.labels.get(labels::POD_NAME) == Some(&pod);

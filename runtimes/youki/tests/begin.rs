@@ -8,6 +8,11 @@ use std::time::{Duration, SystemTime};
 use direct_world::{directory, world};
 use podstead_runtime::suite::Pod;
 
+/// The first of the two looks.
+async fn swept(runtime: &podstead_youki::Direct) {
+    let _ = tokio::time::timeout(Duration::from_secs(10), runtime.begin()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_no_record_any_more_is_taken_away_and_nothing_else() {
     let w = world().await;
@@ -21,14 +26,14 @@ async fn what_has_no_record_any_more_is_taken_away_and_nothing_else() {
     // Another process, as after the failure: nothing is remembered.
     let after =
         || async { podstead_youki::Direct::open(direct_world::options("podstead")).await.expect("open") };
-    after().await.begin().await;
+    swept(&after().await).await;
     assert!(own(&lost).exists() && container.exists(), "what is young may be in the making");
 
     let old = SystemTime::now() - Duration::from_secs(3600);
     for dir in [own(&lost), own(&kept), container.clone()] {
         File::open(dir).expect("open").set_modified(old).expect("make it old");
     }
-    after().await.begin().await;
+    swept(&after().await).await;
     assert!(!own(&lost).exists() && !container.exists());
     assert!(!directory().join("state/sandboxes").join(&lost.id.0).exists());
     let (_, containers) = kept.left(&w).await;

@@ -83,6 +83,7 @@ impl Granted {
         blame: Blame<'_>,
         security: &ContainerSecurity,
         mask: Option<u64>,
+        devices_are_ruled: bool,
     ) -> Result<Self, Error> {
         let add = names(blame, &security.add_capabilities)?;
         let drop = names(blame, &security.drop_capabilities)?;
@@ -92,7 +93,8 @@ impl Granted {
         } else if drop.all {
             BTreeSet::new()
         } else {
-            DEFAULT.into()
+            // Where no rule says which devices may be used, a container must not make those it was not given.
+            DEFAULT.into_iter().filter(|name| devices_are_ruled || *name != "MKNOD").collect()
         };
         if !security.privileged {
             set.extend(&add.named);
@@ -167,7 +169,7 @@ mod tests {
             drop_capabilities: list(drop),
             ..ContainerSecurity::default()
         };
-        Granted::of(Blame("c"), &security, None).unwrap().set.into_iter().collect()
+        Granted::of(Blame("c"), &security, None, true).unwrap().set.into_iter().collect()
     }
 
     #[test]
@@ -190,9 +192,9 @@ mod tests {
     fn an_unknown_name_is_an_error_and_one_the_node_lacks_is_left_out() {
         let security =
             ContainerSecurity { add_capabilities: vec!["SYS_ADMINN".into()], ..ContainerSecurity::default() };
-        assert!(Granted::of(Blame("c"), &security, None).is_err());
+        assert!(Granted::of(Blame("c"), &security, None, true).is_err());
         let security = ContainerSecurity { privileged: true, ..ContainerSecurity::default() };
-        let granted = Granted::of(Blame("c"), &security, Some(0x1ff_feff_ffff)).unwrap();
+        let granted = Granted::of(Blame("c"), &security, Some(0x1ff_feff_ffff), true).unwrap();
         assert_eq!((granted.set.len(), granted.has("SYS_RESOURCE")), (40, false));
     }
 
@@ -202,7 +204,7 @@ mod tests {
             ambient_capabilities: vec!["NET_ADMIN".into()],
             ..ContainerSecurity::default()
         };
-        let oci = Granted::of(Blame("c"), &security, None).unwrap().to_oci();
+        let oci = Granted::of(Blame("c"), &security, None, true).unwrap().to_oci();
         let net_admin = Capabilities::from([Capability::NetAdmin]);
         assert_eq!((oci.ambient(), oci.inheritable()), (&Some(net_admin.clone()), &Some(net_admin)));
         assert_eq!(oci.permitted().as_ref().unwrap().len(), 15);

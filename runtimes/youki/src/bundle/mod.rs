@@ -127,7 +127,7 @@ pub fn build(input: &Input<'_>) -> Result<Bundle, Error> {
     let blame = Blame(&container.name);
     supported(input, blame)?;
     let user = user::request(container, input.image)?;
-    let granted = Granted::of(blame, &container.security, input.node.capabilities)?;
+    let granted = Granted::of(blame, &container.security, input.node.capabilities, !input.node.cgroup_v2)?;
     let mut root = Root::default();
     root.set_path(input.rootfs.to_owned()).set_readonly(Some(container.security.readonly_rootfs));
     let mut spec = Spec::default();

@@ -18,7 +18,7 @@ use super::{Direct, Inner};
 const SETTLED: Duration = Duration::from_secs(600);
 
 impl Direct {
-    /// To be called once by the process that keeps pods here; others need not.
+    /// To be run once, beside its work, by the process that keeps pods here; others need not. Takes some minutes.
     pub async fn begin(&self) {
         let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
         if !held.contains(CapabilitySet::SYS_RESOURCE) {
@@ -27,8 +27,12 @@ impl Direct {
                  gets a lower oom score than the agent's"
             );
         }
-        if let Err(error) = Inner::sweep(&self.0).await {
-            tracing::warn!(%error, "what a power failure left is not all taken away; it is tried again at the next start");
+        // Twice: what was cut short moments before a quick reboot is still young at first.
+        for wait in [Duration::ZERO, SETTLED + Duration::from_secs(60)] {
+            tokio::time::sleep(wait).await;
+            if let Err(error) = Inner::sweep(&self.0).await {
+                tracing::warn!(%error, "what a power failure left is not all taken away; it is tried again later");
+            }
         }
     }
 }

@@ -109,8 +109,10 @@ impl Inner {
                 move |r: &ContainerRecord| (&r.sandbox, &r.name, r.attempt) == (&sandbox, &name, attempt);
             let found = blocking(doing, move || {
                 for id in super::records::ids(&inner.layout.containers())? {
-                    if inner.container(&id)?.is_some_and(|r| same(&r)) {
-                        return Ok(Some((id, true, Shim::Dead)));
+                    if let Some(record) = inner.container(&id)?.filter(|r| same(r)) {
+                        // One that ended before it ran is made anew, as if it had stayed half-made.
+                        let whole = !inner.state(&record)?.0.never_ran();
+                        return Ok(Some((id, whole, Shim::Dead)));
                     }
                     if inner.half_made(&id)?.is_some_and(|r| same(&r)) {
                         let shim = launch::shim_of(&inner.layout.run(&id))?;
@@ -195,6 +197,7 @@ impl Inner {
             lower: image.layers.clone(),
             upper: dir.join("upper"),
             work: dir.join("work"),
+            no_devices: self.node.cgroup_v2 && !spec.security.privileged,
             bundle,
             cgroup,
         };

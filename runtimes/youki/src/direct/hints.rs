@@ -50,6 +50,9 @@ fn watch(dir: &Path, sender: mpsc::Sender<Hint>, inner: Weak<Inner>) -> notify::
             let _ = sender.try_send(Hint::Everything);
             return;
         };
+        if event.need_rescan() {
+            let _ = sender.try_send(Hint::Everything);
+        }
         if !event.kind.is_create() {
             return;
         }

@@ -72,9 +72,7 @@ impl Inner {
 
     pub(super) async fn remove_image(&self, spec: &ImageSpec) -> Result<()> {
         let doing = format!("remove image {}", spec.image);
-        // Whoever's containers they are: the store is shared.
-        let records = self.containers().map_err(|e| Error::failed(&doing, e))?;
-        let in_use: HashSet<String> = records.iter().map(|r| r.image_id.clone()).collect();
+        let in_use = self.images_in_use().map_err(|e| Error::failed(&doing, e))?;
         match self.images.remove(&spec.image, &in_use).await {
             Ok(Removed::Untagged { id }) => tracing::info!(image = spec.image, id, "name removed"),
             Ok(Removed::Deleted { id, freed }) => {
@@ -84,6 +82,18 @@ impl Inner {
             Err(error) => return Err(failed(doing, &error)),
         }
         Ok(())
+    }
+
+    /// Images of all containers, half-made ones too, whoever's they are: the store is shared.
+    fn images_in_use(&self) -> std::io::Result<HashSet<String>> {
+        let mut ids = HashSet::new();
+        for id in super::records::ids(&self.layout.containers())? {
+            match self.container(&id)? {
+                Some(record) => ids.insert(record.image_id.clone()),
+                None => self.half_made(&id)?.is_some_and(|record| ids.insert(record.image_id)),
+            };
+        }
+        Ok(ids)
     }
 
     pub(super) async fn image_fs(&self) -> Result<Vec<ImageFs>> {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use podstead_runtime::snapshot::START_BROKEN_OFF;
 use podstead_runtime::{
     Container, ContainerId, ContainerState, Sandbox, SandboxId, SandboxState, Snapshot, Time,
 };
@@ -104,6 +105,15 @@ fn exited(exit: &Exit) -> ContainerState {
     if exit.unseen {
         return unseen(exit.started_at, exit.finished_at);
     }
+    if exit.started_at.known().is_none() {
+        return ContainerState::Exited {
+            code: exit.code,
+            started_at: Time::default(),
+            finished_at: exit.finished_at,
+            reason: START_BROKEN_OFF.into(),
+            message: "it was killed before it was started".into(),
+        };
+    }
     let (reason, message) = match exit.code {
         0 => ("Completed", ""),
         137 if exit.oom => ("OOMKilled", "the kernel killed it: its memory limit was reached"),
@@ -120,11 +130,12 @@ fn exited(exit: &Exit) -> ContainerState {
 
 /// Ended by a reboot or together with its shim.
 fn unseen(started_at: Time, finished_at: Time) -> ContainerState {
+    let ran = started_at.known().is_some();
     ContainerState::Exited {
         code: UNKNOWN_CODE,
         started_at,
         finished_at,
-        reason: "ContainerStatusUnknown".into(),
+        reason: if ran { "ContainerStatusUnknown" } else { START_BROKEN_OFF }.into(),
         message: "its end was not seen: the node or the container's shim went down with it".into(),
     }
 }

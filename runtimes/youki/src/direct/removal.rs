@@ -37,9 +37,26 @@ impl Inner {
         }
     }
 
+    /// A container that never ran has not used its attempt up: the log that its shim opened is no sign of one.
+    fn forget_empty_log(&self, id: &str) -> io::Result<()> {
+        let whole = self.container(id)?;
+        let record = match &whole {
+            Some(record) => Some(record.as_ref().clone()),
+            None => self.half_made(id)?,
+        };
+        let Some(record) = record else { return Ok(()) };
+        let never_ran = whole.is_none() || self.state(&record)?.0.never_ran();
+        let is_empty = |meta: fs::Metadata| meta.is_file() && meta.len() == 0;
+        if never_ran && fs::symlink_metadata(&record.log_path).is_ok_and(is_empty) {
+            gone(fs::remove_file(&record.log_path))?;
+        }
+        Ok(())
+    }
+
     fn erase(&self, id: &str) -> io::Result<bool> {
         let (dir, run_dir) = (self.layout.container(id), self.layout.run(id));
         let Some(claimed) = claim(&run_dir)? else { return Ok(false) };
+        self.forget_empty_log(id)?;
         // First, so that nobody believes in it any more; the name of the half-made is what the next remover looks for.
         gone(fs::rename(dir.join(kept::RECORD), dir.join(kept::MAKING)))?;
         gone(fs::remove_dir_all(&run_dir))?;

@@ -111,10 +111,12 @@ fn kill_orphans(run_dir: &Path) -> io::Result<()> {
 }
 
 fn settle(record: &ContainerRecord, made: bool, dir: &Path, run_dir: &Path) -> io::Result<()> {
-    if dir.join(kept::EXIT).exists() {
-        return Ok(());
-    }
     let cgroup = Cgroup::at(&record.cgroup)?;
+    if dir.join(kept::EXIT).exists() {
+        // A shim killed between the exit record and its clean-up leaves this.
+        cgroup.kill()?;
+        return cgroup.remove();
+    }
     let state: Option<State> = read_json(&run_dir.join(run::STATE))?;
     if let Some(process) = state.as_ref().map(Process::of).transpose()?.flatten() {
         process.signal(libc::SIGKILL)?;

@@ -17,11 +17,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
 use super::{LaunchError, Launcher, Result, talk};
 use crate::shim::protocol::{ExecEvent, ExecRequest};
 
-/// How long the output of a command may stay open after its end: others may have inherited it.
+/// How long more output is waited for after the command's end: others may have inherited it and hold it open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -73,8 +74,10 @@ async fn with_pipes(socket: StdStream, request: &ExecRequest, streams: Streams) 
     events.started().await?;
     let readable = |fd: OwnedFd| pipe::Receiver::from_owned_fd(fd).map_err(talk("read the command's output"));
     let writable = pipe::Sender::from_owned_fd(stdin).map_err(talk("write the command's input"))?;
+    let (over, ended) = watch::channel(false);
     let mut outputs = {
-        let (out, err) = (copy(readable(stdout)?, streams.stdout), copy(readable(stderr)?, streams.stderr));
+        let out = copy(readable(stdout)?, streams.stdout, ended.clone());
+        let err = copy(readable(stderr)?, streams.stderr, ended);
         Box::pin(async move { tokio::join!(out, err) })
     };
     let mut input = Box::pin(feed(streams.stdin, writable));
@@ -86,8 +89,9 @@ async fn with_pipes(socket: StdStream, request: &ExecRequest, streams: Streams) 
             _ = &mut outputs, if !silent => silent = true,
         }
     };
+    over.send_replace(true);
     if !silent {
-        let _ = tokio::time::timeout(LAST_WORDS, outputs).await;
+        outputs.await;
     }
     Ok(code)
 }
@@ -99,12 +103,27 @@ async fn feed(stdin: Option<Reader>, mut to: pipe::Sender) {
     }
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, to: Option<Writer>) {
+/// The bytes that come next, 0 at the end. However slowly the caller takes them, none that are there are lost.
+async fn more(read: impl Future<Output = io::Result<usize>>, ended: &watch::Receiver<bool>) -> usize {
+    let mut ended = ended.clone();
+    let last = async {
+        let _ = ended.wait_for(|over| *over).await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        biased;
+        read = read => read.unwrap_or(0),
+        () = last => 0,
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, to: Option<Writer>, ended: watch::Receiver<bool>) {
     // Without a reader the output is still taken, else the command would block.
     let mut to = to.unwrap_or_else(|| Box::new(tokio::io::sink()));
     let mut buffer = vec![0; 32 << 10];
     let mut open = true;
-    while let Ok(count) = from.read(&mut buffer).await {
+    loop {
+        let count = more(from.read(&mut buffer), &ended).await;
         if count == 0 {
             break;
         }
@@ -122,9 +141,11 @@ async fn with_terminal(socket: StdStream, request: &ExecRequest, streams: Stream
     let Streams { mut stdin, stdout, resize, .. } = streams;
     let mut resize = resize;
     let mut stdout = stdout.unwrap_or_else(|| Box::new(tokio::io::sink()));
+    let (over, ended) = watch::channel(false);
     let output = async {
         let mut buffer = vec![0; 16 << 10];
-        while let Ok(count) = read_some(&master, &mut buffer).await {
+        loop {
+            let count = more(read_some(&master, &mut buffer), &ended).await;
             if count == 0
                 || stdout.write_all(&buffer[..count]).await.is_err()
                 || stdout.flush().await.is_err()
@@ -159,8 +180,9 @@ async fn with_terminal(socket: StdStream, request: &ExecRequest, streams: Stream
             () = &mut resizing, if !sized => sized = true,
         }
     };
+    over.send_replace(true);
     if !silent {
-        let _ = tokio::time::timeout(LAST_WORDS, output).await;
+        output.await;
     }
     Ok(code)
 }

@@ -103,7 +103,8 @@ impl Process {
         let Some(pid) = rustix::process::Pid::from_raw(pid) else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(fd) => Ok(Some(Self(fd))),
-            Err(rustix::io::Errno::SRCH) => Ok(None),
+            // The last two: the number is now that of a thread.
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -130,5 +131,25 @@ impl Process {
     pub(crate) async fn ended(&self) -> io::Result<()> {
         let fd = watched(self.0.try_clone()?)?;
         fd.readable().await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_thread_is_no_process() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw()).expect("told");
+            let _ = ended.recv();
+        });
+        let number = told.recv().expect("a number");
+        assert!(Process::open(number).expect("no error").is_none());
+        drop(end);
+        thread.join().expect("joined");
+        assert!(Process::open(std::process::id().cast_signed()).expect("no error").is_some());
     }
 }

@@ -55,6 +55,9 @@ pub struct ShimSpec {
     pub upper: PathBuf,
     /// Overlayfs's work directory.
     pub work: PathBuf,
+    /// Whether device nodes of the image, or made later, are dead: where no cgroup rules their use.
+    #[serde(default)]
+    pub no_devices: bool,
     /// The OCI configuration, its user not resolved yet.
     pub bundle: Bundle,
     /// The container's cgroup, absolute below each hierarchy's root.

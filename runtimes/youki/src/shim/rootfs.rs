@@ -98,7 +98,8 @@ pub(crate) fn mount_overlay(spec: &ShimSpec) -> Result<()> {
     let options = format!("lowerdir={lower},upperdir={},workdir={}", name(&upper), name(&work));
     let options =
         std::ffi::CString::new(options).map_err(std::io::Error::from).doing(|| "name the layers".into())?;
-    mount("overlay", &spec.rootfs, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+    let flags = if spec.no_devices { MountFlags::NODEV } else { MountFlags::empty() };
+    mount("overlay", &spec.rootfs, "overlay", flags, Some(options.as_c_str()))
         .doing(|| format!("mount the image's layers on {}", spec.rootfs.display()))
 }
 

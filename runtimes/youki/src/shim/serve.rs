@@ -246,10 +246,15 @@ impl Shim {
         }
         // Written first: killed in between, we leave a container that is said to run and is then found dead.
         self.state.started_at = Some(Time::now());
-        self.save()?;
-        self.container.start().map_err(|error| Error::Container {
-            doing: "start the container",
-            cause: trace::explain(&error, &self.run_dir.join(run::LOG)),
+        if let Err(error) = self.save() {
+            self.state.started_at = None;
+            return Err(error);
+        }
+        self.container.start().map_err(|error| {
+            // It may or may not run now: what is said to run and does not must not stay.
+            let _ = kill(Pid::from_raw(self.state.pid), Signal::SIGKILL);
+            let cause = trace::explain(&error, &self.run_dir.join(run::LOG));
+            Error::Container { doing: "start the container", cause }
         })
     }
 

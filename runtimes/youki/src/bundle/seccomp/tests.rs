@@ -7,7 +7,7 @@ use super::*;
 fn granted(add: &[&str]) -> Granted {
     let add_capabilities = add.iter().map(|s| (*s).to_owned()).collect();
     let security = ContainerSecurity { add_capabilities, ..ContainerSecurity::default() };
-    Granted::of(Blame("c"), &security, None).unwrap()
+    Granted::of(Blame("c"), &security, None, true).unwrap()
 }
 
 fn default(add: &[&str]) -> LinuxSeccomp {
