@@ -32,7 +32,7 @@ else
 	cargo test --workspace --locked --no-fail-fast
 endif
 	cargo test --package podstead --features mutants --test sim --locked every_planted_bug
-	@$(support)/cgroup-v2.sh
+	@$(support)/cgroup-v2.sh '^(conformance|traps)$$'
 
 test-v2: images ## only the tests on cgroup v2
 	@$(support)/cgroup-v2.sh

@@ -111,7 +111,8 @@ impl Inner {
                 for id in super::records::ids(&inner.layout.containers())? {
                     if let Some(record) = inner.container(&id)?.filter(|r| same(r)) {
                         // One that ended before it ran is made anew, as if it had stayed half-made.
-                        let whole = !inner.state(&record)?.0.never_ran();
+                        let (state, _) = inner.state(&record)?;
+                        let whole = !(state.start_was_broken_off() && state.never_ran());
                         return Ok(Some((id, whole, Shim::Dead)));
                     }
                     if inner.half_made(&id)?.is_some_and(|r| same(&r)) {

@@ -130,12 +130,11 @@ fn exited(exit: &Exit) -> ContainerState {
 
 /// Ended by a reboot or together with its shim.
 fn unseen(started_at: Time, finished_at: Time) -> ContainerState {
-    let ran = started_at.known().is_some();
     ContainerState::Exited {
         code: UNKNOWN_CODE,
         started_at,
         finished_at,
-        reason: if ran { "ContainerStatusUnknown" } else { START_BROKEN_OFF }.into(),
+        reason: "ContainerStatusUnknown".into(),
         message: "its end was not seen: the node or the container's shim went down with it".into(),
     }
 }

@@ -45,7 +45,7 @@ impl Inner {
             None => self.half_made(id)?,
         };
         let Some(record) = record else { return Ok(()) };
-        let never_ran = whole.is_none() || self.state(&record)?.0.never_ran();
+        let never_ran = whole.is_none() || self.state(&record)?.0.start_was_broken_off();
         let is_empty = |meta: fs::Metadata| meta.is_file() && meta.len() == 0;
         if never_ran && fs::symlink_metadata(&record.log_path).is_ok_and(is_empty) {
             gone(fs::remove_file(&record.log_path))?;

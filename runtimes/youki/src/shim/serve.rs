@@ -84,9 +84,6 @@ fn make(run_dir: &Path) -> Result<Shim> {
         .ok_or_else(|| Error::Asked(format!("{}/{} is missing or damaged", run_dir.display(), run::SPEC)))?;
     let log_path = run_dir.join(run::LOG);
     trace::to_file(&log_path).doing(|| format!("open {}", log_path.display()))?;
-    let log = spec.log.as_deref().map(LogFile::open).transpose();
-    let log = log
-        .doing(|| format!("open the container's log {}", spec.log.as_deref().unwrap_or(run_dir).display()))?;
     let listener = UnixListener::bind(run::SOCKET).doing(|| "listen for the agent".into())?;
     let score = make::protect();
     let home = rootfs::leave_home(&mut spec, run_dir)?;
@@ -103,21 +100,23 @@ fn make(run_dir: &Path) -> Result<Shim> {
     for (fd, _) in &outputs {
         rustix::io::ioctl_fionbio(fd, true).doing(|| "set up the container's output".into())?;
     }
-    let shim = Shim {
+    let mut shim = Shim {
         run_dir: run_dir.to_owned(),
         container: made.container,
         state,
         end,
         listener,
         outputs,
-        log,
+        log: None,
         _lock: lock,
         spec,
     };
-    match shim.commit() {
+    // The log is opened last: where it stands, the agent takes the attempt for one that was made.
+    match shim.commit().and_then(|()| shim.open_log()) {
         Ok(()) => Ok(shim),
         Err(error) => {
             let _ = kill(pid, Signal::SIGKILL);
+            let _ = fs::rename(shim.spec.kept.join(kept::RECORD), shim.spec.kept.join(kept::MAKING));
             shim.clean();
             Err(error)
         }
@@ -162,6 +161,13 @@ impl Shim {
         self.save()?;
         let (making, record) = (self.spec.kept.join(kept::MAKING), self.spec.kept.join(kept::RECORD));
         fs::rename(&making, &record).doing(|| format!("enter {}", record.display()))
+    }
+
+    fn open_log(&mut self) -> Result<()> {
+        let Some(path) = self.spec.log.as_deref() else { return Ok(()) };
+        self.log =
+            Some(LogFile::open(path).doing(|| format!("open the container's log {}", path.display()))?);
+        Ok(())
     }
 
     fn save(&self) -> Result<()> {
