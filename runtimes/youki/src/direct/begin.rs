@@ -67,8 +67,7 @@ impl Inner {
             }
         }
         for id in ids(&self.layout.containers())? {
-            let known = self.container(&id)?.is_some() || self.half_made(&id)?.is_some();
-            if !known && is_settled(&self.layout.container(&id)) {
+            if self.any_container(&id)?.is_none() && is_settled(&self.layout.container(&id)) {
                 containers.push(id);
             }
         }

@@ -88,10 +88,7 @@ impl Inner {
     fn images_in_use(&self) -> std::io::Result<HashSet<String>> {
         let mut ids = HashSet::new();
         for id in super::records::ids(&self.layout.containers())? {
-            match self.container(&id)? {
-                Some(record) => ids.insert(record.image_id.clone()),
-                None => self.half_made(&id)?.is_some_and(|record| ids.insert(record.image_id)),
-            };
+            ids.extend(self.any_container(&id)?.map(|(record, _)| record.image_id.clone()));
         }
         Ok(ids)
     }

@@ -157,6 +157,14 @@ impl Inner {
         Ok(all)
     }
 
+    /// The record of a container, whole or half-made (`false`).
+    pub(crate) fn any_container(&self, id: &str) -> io::Result<Option<(Arc<ContainerRecord>, bool)>> {
+        if let Some(record) = self.container(id)? {
+            return Ok(Some((record, true)));
+        }
+        Ok(self.half_made(id)?.map(|record| (Arc::new(record), false)))
+    }
+
     /// The record of a container that is being made or was left so.
     pub(crate) fn half_made(&self, id: &str) -> io::Result<Option<ContainerRecord>> {
         read(&self.layout.container(id), kept::MAKING)

@@ -39,13 +39,8 @@ impl Inner {
 
     /// A container that never ran has not used its attempt up: the log that its shim opened is no sign of one.
     fn forget_empty_log(&self, id: &str) -> io::Result<()> {
-        let whole = self.container(id)?;
-        let record = match &whole {
-            Some(record) => Some(record.as_ref().clone()),
-            None => self.half_made(id)?,
-        };
-        let Some(record) = record else { return Ok(()) };
-        let never_ran = whole.is_none() || self.state(&record)?.0.start_was_broken_off();
+        let Some((record, whole)) = self.any_container(id)? else { return Ok(()) };
+        let never_ran = !whole || self.state(&record)?.0.start_was_broken_off();
         let is_empty = |meta: fs::Metadata| meta.is_file() && meta.len() == 0;
         if never_ran && fs::symlink_metadata(&record.log_path).is_ok_and(is_empty) {
             gone(fs::remove_file(&record.log_path))?;

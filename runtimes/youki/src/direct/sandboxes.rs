@@ -152,11 +152,7 @@ impl Inner {
     pub(super) fn containers_of(&self, sandbox: &str) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         for id in super::records::ids(&self.layout.containers())? {
-            let is_in = match self.container(&id)? {
-                Some(record) => record.sandbox == sandbox,
-                None => self.half_made(&id)?.is_some_and(|record| record.sandbox == sandbox),
-            };
-            if is_in {
+            if self.any_container(&id)?.is_some_and(|(record, _)| record.sandbox == sandbox) {
                 found.push(id);
             }
         }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use podstead_runtime::{ContainerId, Error, Result, Time};
@@ -87,13 +86,9 @@ impl Inner {
     /// ended as it should.
     async fn settle(&self, doing: &str, id: &ContainerId) -> Result<()> {
         let (dir, run_dir) = (self.layout.container(&id.0), self.layout.run(&id.0));
-        let record = self.container(&id.0).map_err(|e| Error::failed(doing, e))?;
-        let half = match &record {
-            Some(_) => None,
-            None => self.half_made(&id.0).map_err(|e| Error::failed(doing, e))?.map(Arc::new),
-        };
-        let Some(any) = record.clone().or(half) else { return Ok(()) };
-        blocking(doing, move || settle(&any, record.is_some(), &dir, &run_dir)).await
+        let found = self.any_container(&id.0).map_err(|e| Error::failed(doing, e))?;
+        let Some((record, made)) = found else { return Ok(()) };
+        blocking(doing, move || settle(&record, made, &dir, &run_dir)).await
     }
 }
 
