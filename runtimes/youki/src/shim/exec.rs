@@ -57,17 +57,21 @@ fn serve(socket: &UnixStream) -> Result<()> {
         None
     };
     let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &files, &log)?;
-    let master = match &console {
-        Some((listener, _)) => Some(terminal(listener)?),
-        None => None,
-    };
-    drop(console);
-    tell(socket, &ExecEvent::Started, master.as_ref().map(OwnedFd::as_fd))?;
-    drop(master);
+    // From here on there is a command: it never outlives this process, whatever fails.
+    let begun = announce(socket, console);
+    if begun.is_err() {
+        let _ = kill(pid, Signal::SIGKILL);
+    }
     let code = outcome(socket, pid)?;
-    let told = tell(socket, &ExecEvent::Exited(code), None);
+    let told = begun.and_then(|()| tell(socket, &ExecEvent::Exited(code), None));
     drop(files);
     told
+}
+
+/// Tells that the command runs, and hands over its terminal.
+fn announce(socket: &UnixStream, console: Option<(UnixListener, std::path::PathBuf)>) -> Result<()> {
+    let master = console.map(|(listener, _)| terminal(&listener)).transpose()?;
+    tell(socket, &ExecEvent::Started, master.as_ref().map(OwnedFd::as_fd))
 }
 
 /// Files that an exec leaves in the container's run directory, removed when this is dropped: there is one for each exec.
