@@ -1,6 +1,6 @@
 //! The loop: woken -> observe -> plan -> execute. Why it was woken is dropped before the plan.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,7 +150,7 @@ impl<R: Runtime> Reconciler<R> {
             complete: wanted.complete,
         };
         let reading = self.jobs.observing();
-        let observed = match observe::observe(&*self.executor.runtime, &self.executor.node, &table).await {
+        let observed = match observe::observe(&*self.executor.runtime, &self.executor.node, &table, &BTreeMap::new()).await {
             Ok(observed) => observed,
             Err(error) => return self.blind(&error),
         };
@@ -161,6 +161,7 @@ impl<R: Runtime> Reconciler<R> {
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);
         self.known.leaving.clone_from(&plan.leaving);
+        self.known.ending.clone_from(&plan.ending);
         for id in self.jobs.obsolete(&plan) {
             if let Some(job) = self.running.remove(&id) {
                 job.handle.abort();
@@ -234,5 +235,6 @@ fn context(pods: &HashMap<PodUid, Arc<Pod>>, snapshot: &Snapshot, action: &Actio
         pod: pods.get(action.uid()).cloned(),
         sandbox_attempt: ready.map_or(0, |s| s.attempt),
         ips: ready.and_then(|s| s.ips.clone()).unwrap_or_else(Vec::<IpAddr>::new),
+        container: action.instance().and_then(|id| snapshot.containers.iter().find(|c| c.id == *id)).cloned(),
     }
 }

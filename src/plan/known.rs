@@ -18,6 +18,10 @@ pub struct Known {
     pub released: BTreeSet<SandboxId>,
     /// Containers whose stop succeeded, for those whose state stays unknown.
     pub stopped: BTreeSet<ContainerId>,
+    /// Containers whose preStop hook was carried out, well or not.
+    pub pre_stopped: BTreeSet<ContainerId>,
+    /// Pods whose containers are all being stopped: the last plan's [`ending`](super::Plan::ending).
+    pub ending: BTreeMap<PodUid, Time>,
     /// Pods on their way out: the last plan's [`leaving`](super::Plan::leaving).
     pub leaving: BTreeSet<PodUid>,
     /// Failures in a row.
@@ -66,6 +70,9 @@ impl Known {
             Action::CreateContainer { uid, container, attempt, .. } => {
                 self.resolved.remove(&(uid.clone(), container.clone(), *attempt));
             }
+            Action::PreStop { id, .. } => {
+                self.pre_stopped.insert(id.clone());
+            }
             Action::StopContainer { id, .. } => {
                 self.stopped.insert(id.clone());
             }
@@ -83,6 +90,10 @@ impl Known {
         let failure =
             Failure { count, at: now, retry, message: message.to_owned(), reason: reason.to_owned() };
         self.failures.insert(key, failure);
+        // Stopping goes on after a hook that failed (`kubelet-static-pods.md 2.11`).
+        if let Action::PreStop { id, .. } = action {
+            self.pre_stopped.insert(id.clone());
+        }
         // The image may be what is missing: ask for it again before the next try.
         if let Action::CreateContainer { uid, container, attempt, .. } = action {
             self.resolved.remove(&(uid.clone(), container.clone(), *attempt));
@@ -101,6 +112,8 @@ impl Known {
         // One that is ready again has its network again.
         let stopped = |s: &Sandbox| s.state == SandboxState::NotReady;
         self.released.retain(|id| observed.snapshot.sandboxes.iter().any(|s| s.id == *id && stopped(s)));
-        self.stopped.retain(|id| observed.snapshot.containers.iter().any(|c| c.id == *id));
+        let there = |id: &ContainerId| observed.snapshot.containers.iter().any(|c| c.id == *id);
+        self.stopped.retain(there);
+        self.pre_stopped.retain(there);
     }
 }

@@ -134,6 +134,7 @@ impl Sim {
         self.laws.looked(&self.desired, &observed);
         let plan = plan::plan(&self.desired, &observed, &self.known, self.world.now);
         self.known.leaving.clone_from(&plan.leaving);
+        self.known.ending.clone_from(&plan.ending);
         for id in self.jobs.obsolete(&plan) {
             self.jobs.finish(id);
             self.flights.retain(|f| f.job != Some(id));
@@ -224,6 +225,7 @@ impl Sim {
                 *log = (*log).max(attempt + 1);
             }
             Action::StartContainer { id, .. } => world.start_container(OURS, id)?,
+            Action::PostStart { .. } | Action::PreStop { .. } => {}
             Action::StopContainer { id, grace, .. } => world.stop_container(OURS, id, *grace)?,
             Action::RemoveContainer { id, .. } => world.remove_container(OURS, id)?,
             Action::StopSandbox { id, .. } => world.stop_sandbox(OURS, id)?,

@@ -163,6 +163,7 @@ fn add(sim: &mut Sim, name: u64) {
         name: format!("c{n}"),
         image: "img".to_owned(),
         hash: format!("h{edition}"),
+        ..ContainerPlan::default()
     };
     let pod = Pod {
         identity: PodIdentity {
@@ -178,6 +179,7 @@ fn add(sim: &mut Sim, name: u64) {
         },
         grace: Duration::from_secs([0, 1, 5, 30][usize::try_from(version).unwrap_or(0)]),
         containers: (0..count).map(container).collect(),
+        ..Pod::default()
     };
     sim.note(|| format!("manifest {uid} edition {edition} with {count} containers"));
     sim.manifests.insert(uid, pod);
