@@ -160,8 +160,7 @@ impl<R: Runtime> Reconciler<R> {
         self.known.forget(&table, &observed);
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);
-        self.known.leaving.clone_from(&plan.leaving);
-        self.known.ending.clone_from(&plan.ending);
+        self.known.planned(&plan);
         for id in self.jobs.obsolete(&plan) {
             if let Some(job) = self.running.remove(&id) {
                 job.handle.abort();
@@ -171,7 +170,7 @@ impl<R: Runtime> Reconciler<R> {
         for step in plan.steps.values().flatten() {
             if let Some(id) = self.jobs.admit(step, reading) {
                 tracing::info!(pod = step.job.full_name, "{step}");
-                self.known.begun(&step.action);
+                self.known.begun(&step.action, &plan, now);
                 self.spawn(id, step.action.clone(), context(&pods, &observed.snapshot, &step.action));
             }
         }

@@ -18,11 +18,10 @@ pub struct Plan {
     pub waits: BTreeMap<PodUid, Vec<Wait>>,
     /// When time alone changes this plan; `None` when it does not.
     pub wake_at: Option<Time>,
-    /// Pods whose containers are all being stopped, and since when. The caller keeps it in
-    /// [`Known::ending`](super::Known::ending): one grace is for all of them.
-    pub ending: BTreeMap<PodUid, Time>,
-    /// Pods on their way out. The caller keeps it in [`Known::leaving`](super::Known::leaving), so that a pod wanted
-    /// again meanwhile starts afresh instead of half-stopped.
+    /// Pods whose containers are all being stopped.
+    pub ending: BTreeSet<PodUid>,
+    /// Pods on their way out. A pod wanted again meanwhile starts afresh instead of half-stopped
+    /// ([`Known::planned`](super::Known::planned)).
     pub leaving: BTreeSet<PodUid>,
 }
 

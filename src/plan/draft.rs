@@ -82,8 +82,8 @@ pub(super) struct Draft<'a> {
     pub waits: Vec<Wait>,
     /// When time alone changes the plan, apart from the waits.
     pub look_at: Option<Time>,
-    /// Since when all containers are being stopped, if they are.
-    pub ending: Option<Time>,
+    /// Whether all containers are being stopped.
+    pub ending: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -95,7 +95,7 @@ impl<'a> Draft<'a> {
         now: Time,
     ) -> Self {
         let (steps, waits) = (Vec::new(), Vec::new());
-        Self { uid, full_name, observed, known, now, steps, waits, look_at: None, ending: None }
+        Self { uid, full_name, observed, known, now, steps, waits, look_at: None, ending: false }
     }
 
     /// Notes that the plan changes then, whatever is seen.

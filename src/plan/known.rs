@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use podstead_runtime::{ContainerId, PodUid, Retry, Sandbox, SandboxId, SandboxState, Time};
 
-use super::action::{Action, FailureKey};
+use super::action::{Action, FailureKey, Plan};
 use super::types::{Desired, Observed};
 
 /// What this agent did and failed to do since it started.
@@ -20,7 +20,7 @@ pub struct Known {
     pub stopped: BTreeSet<ContainerId>,
     /// Containers whose preStop hook was carried out, well or not.
     pub pre_stopped: BTreeSet<ContainerId>,
-    /// Pods whose containers are all being stopped: the last plan's [`ending`](super::Plan::ending).
+    /// Pods whose containers are all being stopped ([`Plan::ending`]), and since when: one grace is for all of them.
     pub ending: BTreeMap<PodUid, Time>,
     /// Pods on their way out: the last plan's [`leaving`](super::Plan::leaving).
     pub leaving: BTreeSet<PodUid>,
@@ -48,10 +48,22 @@ pub struct Failure {
 }
 
 impl Known {
-    /// To be called when an action is about to be carried out.
-    pub fn begun(&mut self, action: &Action) {
-        if let Action::CleanPod { uid } = action {
-            self.prepared.remove(uid);
+    /// To be called with every new plan, before its steps begin.
+    pub fn planned(&mut self, plan: &Plan) {
+        self.leaving.clone_from(&plan.leaving);
+        self.ending.retain(|uid, _| plan.ending.contains(uid));
+    }
+
+    /// To be called when a step of `plan` is about to be carried out.
+    pub fn begun(&mut self, action: &Action, plan: &Plan, now: Time) {
+        match action {
+            Action::CleanPod { uid } => {
+                self.prepared.remove(uid);
+            }
+            Action::StopContainer { uid, .. } | Action::PreStop { uid, .. } if plan.ending.contains(uid) => {
+                self.ending.entry(uid.clone()).or_insert(now);
+            }
+            _ => {}
         }
     }
 

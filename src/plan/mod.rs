@@ -82,8 +82,8 @@ fn add(plan: &mut Plan, draft: Draft<'_>) {
     let uid = draft.uid;
     let soonest = draft.waits.iter().filter_map(|w| w.until).min();
     plan.wake_at = plan.wake_at.into_iter().chain(soonest).chain(draft.look_at).min();
-    if let Some(since) = draft.ending {
-        plan.ending.insert(uid.clone(), since);
+    if draft.ending {
+        plan.ending.insert(uid.clone());
     }
     if !draft.steps.is_empty() {
         plan.steps.insert(uid.clone(), draft.steps);

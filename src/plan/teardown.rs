@@ -76,7 +76,7 @@ pub(super) fn stop_all(
         }
         draft.wait(Some(&container.name), WaitReason::OutlivesOthers, Some(since + grace));
     }
-    draft.ending = Some(since);
+    draft.ending = true;
     true
 }
 
