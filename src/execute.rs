@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podstead_runtime::{CgroupDriver, ContainerId, PodUid, Retry, Runtime, SandboxId, labels};
 
+use crate::hooks;
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
-use crate::hooks;
 use crate::plan::{self, Action};
 use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
 

@@ -22,7 +22,11 @@ pub async fn run<R: Runtime>(runtime: &R, hook: &LifecycleHandler, target: &Targ
         return match runtime.exec_sync(&target.id, &command, Duration::ZERO).await {
             Ok(output) if output.code == 0 => Ok(()),
             Ok(output) => {
-                let text = String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
+                let text = String::from_utf8_lossy(if output.stderr.is_empty() {
+                    &output.stdout
+                } else {
+                    &output.stderr
+                });
                 let text: String = text.trim().chars().take(1024).collect();
                 Err(format!("command '{shown}' exited with {}: {text}", output.code))
             }

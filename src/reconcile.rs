@@ -150,10 +150,13 @@ impl<R: Runtime> Reconciler<R> {
             complete: wanted.complete,
         };
         let reading = self.jobs.observing();
-        let observed = match observe::observe(&*self.executor.runtime, &self.executor.node, &table, &BTreeMap::new()).await {
-            Ok(observed) => observed,
-            Err(error) => return self.blind(&error),
-        };
+        let observed =
+            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, &BTreeMap::new())
+                .await
+            {
+                Ok(observed) => observed,
+                Err(error) => return self.blind(&error),
+            };
         if self.complained.take().is_some() {
             tracing::info!("the runtime answers again");
         }

@@ -60,9 +60,10 @@ pub(super) fn converge(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbo
             draft.wait(Some(&container.name), WaitReason::Hook(first.to_owned()), None);
             continue;
         }
+        let stops = matches!(need, Need::Stop(..));
         let before = draft.steps.len();
         act(draft, pod, container, view, sandbox, need);
-        if container.post_start && draft.steps.len() > before {
+        if container.post_start && !stops && draft.steps.len() > before {
             hook = Some(&container.name);
         }
     }

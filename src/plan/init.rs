@@ -25,7 +25,8 @@ pub(super) fn advance(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbox
         }
         let need = need(draft, pod, container, view, Some(sandbox));
         let done = match (container.role, &need) {
-            (Role::Init, Need::Over(code)) => *code == 0 || planted(Mutant::FailedInitPassed),
+            // One that failed for good has ended the pod before it comes to this.
+            (Role::Init, Need::Over(_)) => true,
             (Role::Init, Need::Runs(_)) => planted(Mutant::RunningInitPassed),
             (Role::Sidecar, Need::Runs(instance)) => {
                 draft.observed.started(container, instance) || planted(Mutant::SidecarNotAwaited)
@@ -44,7 +45,10 @@ pub(super) fn advance(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbox
 /// Whether an init container failed and is not tried again.
 pub(super) fn failed(draft: &Draft<'_>, pod: &Pod, view: &View<'_>, sandbox: &Sandbox) -> bool {
     !is_over(pod, view, sandbox)
-        && pod.init.iter().filter(|c| c.role == Role::Init).any(
-            |c| matches!(need(draft, pod, c, view, Some(sandbox)), Need::Over(code) if code != 0),
-        )
+        && !planted(Mutant::FailedInitPassed)
+        && pod
+            .init
+            .iter()
+            .filter(|c| c.role == Role::Init)
+            .any(|c| matches!(need(draft, pod, c, view, Some(sandbox)), Need::Over(code) if code != 0))
 }

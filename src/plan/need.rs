@@ -106,7 +106,12 @@ fn misfit(
 }
 
 /// The grace of a stop: the pod's, or the failed probe's own.
-pub(super) fn grace(draft: &Draft<'_>, pod: &Pod, container: &ContainerPlan, running: &Container) -> Duration {
+pub(super) fn grace(
+    draft: &Draft<'_>,
+    pod: &Pod,
+    container: &ContainerPlan,
+    running: &Container,
+) -> Duration {
     let Some(probed) = draft.observed.probed.get(&running.id).filter(|p| !p.alive) else { return pod.grace };
     let probes = &container.probes;
     let own = if probes.startup && !probed.started { probes.startup_grace } else { probes.liveness_grace };

@@ -63,10 +63,7 @@ pub(super) fn stop_all(
         };
         let earlier = |other: &&Container| sidecar(other).is_none_or(|other| other > index);
         let left = grace.saturating_sub(spent);
-        if left.is_zero()
-            || !alive.iter().any(earlier)
-            || planted(Mutant::SidecarsDoNotOutlive)
-        {
+        if left.is_zero() || !alive.iter().any(earlier) || planted(Mutant::SidecarsDoNotOutlive) {
             stop(draft, container, Duration::from_secs(left.as_secs()), because.clone());
             continue;
         }

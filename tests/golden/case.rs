@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use podstead::plan::backoff::BACKOFF;
 use podstead::plan::{
-    Action, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, Probed, Probes, RestartPolicy,
-    RestartRule, Role, Verb,
+    Action, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, Probed, Probes,
+    RestartPolicy, RestartRule, Role, Verb,
 };
 use podstead_runtime::{
     Container, ContainerState, PodIdentity, PodUid, Retry, Sandbox, SandboxState, Snapshot, Time, labels,

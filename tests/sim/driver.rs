@@ -6,7 +6,8 @@ use std::time::Duration;
 use podstead::plan::{self, Action, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Probed, Reading, Verb};
 use podstead_fake::World;
 use podstead_runtime::{
-    ContainerId, ContainerSpec, Error, ImageSpec, NamespaceMode, PodIdentity, PodUid, Retry, SandboxSpec, Time, labels,
+    ContainerId, ContainerSpec, Error, ImageSpec, NamespaceMode, PodIdentity, PodUid, Retry, SandboxSpec,
+    Time, labels,
 };
 
 use crate::laws::{Broken, Laws, Who};
@@ -280,8 +281,11 @@ impl Sim {
 
     /// What people are told of readiness does not hang on the agent's own memory.
     fn readiness_stays(&self) {
-        let observed =
-            Observed { snapshot: self.world.snapshot(OURS), probed: self.host.probed.clone(), ..Observed::default() };
+        let observed = Observed {
+            snapshot: self.world.snapshot(OURS),
+            probed: self.host.probed.clone(),
+            ..Observed::default()
+        };
         for pod in self.manifests.values() {
             let ready = |known| plan::status::pod_status(pod, &observed, known, self.world.now).ready;
             assert_eq!(ready(&self.known), ready(&Known::default()), "{}", pod.identity.uid);

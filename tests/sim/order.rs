@@ -55,7 +55,13 @@ impl Order {
     }
 
     /// A step is about to be carried out.
-    pub fn begins(&mut self, step: &Step, desired: &Desired, seen: &Observed, now: Time) -> Result<(), Broken> {
+    pub fn begins(
+        &mut self,
+        step: &Step,
+        desired: &Desired,
+        seen: &Observed,
+        now: Time,
+    ) -> Result<(), Broken> {
         // What was read counts, too: the world may have gone on since.
         let host = Host { hooked: seen.hooked.clone(), probed: seen.probed.clone(), ..Host::default() };
         self.saw(&seen.snapshot, desired, &host);
@@ -85,13 +91,7 @@ impl Order {
         Ok(())
     }
 
-    fn inits_first(
-        &self,
-        pod: &Pod,
-        sandbox: &SandboxId,
-        name: &str,
-        seen: &Observed,
-    ) -> Result<(), Broken> {
+    fn inits_first(&self, pod: &Pod, sandbox: &SandboxId, name: &str, seen: &Observed) -> Result<(), Broken> {
         let regular = |name: &str| pod.containers.iter().any(|c| c.name == name);
         let mine = |c: &&Container| c.pod_uid() == pod.identity.uid && c.sandbox == *sandbox;
         let begun = seen.snapshot.containers.iter().filter(mine).any(|c| regular(&c.name));
@@ -140,7 +140,10 @@ impl Order {
         let since = *self.ending.entry(uid.clone()).or_insert(now);
         let Some(index) = index(container) else { return Ok(()) };
         let served = |c: &&Container| {
-            c.pod_uid() == *uid && c.id != *id && c.is_running() && self::index(c).is_none_or(|other| other > index)
+            c.pod_uid() == *uid
+                && c.id != *id
+                && c.is_running()
+                && self::index(c).is_none_or(|other| other > index)
         };
         let grace = container.annotations.get(labels::TERMINATION_GRACE).and_then(|g| g.parse().ok());
         let over = now >= since + Duration::from_secs(grace.unwrap_or(30));

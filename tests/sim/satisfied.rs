@@ -71,7 +71,8 @@ pub fn satisfied(world: &World, host: &Host, pod: &Pod) -> Result<(), Broken> {
                     return Err(format!("{uid}: {} runs outside the pod's sandbox", wanted.name));
                 }
             }
-            (Some((ContainerState::Exited { code: 0, .. }, true, _)), RestartPolicy::OnFailure) if !killed => {}
+            (Some((ContainerState::Exited { code: 0, .. }, true, _)), RestartPolicy::OnFailure)
+                if !killed => {}
             (Some((ContainerState::Exited { code, .. }, ..)), RestartPolicy::Never)
                 if killed || !wanted.restart_rules.iter().any(|r| r.matches(*code)) => {}
             (Some((ContainerState::Unknown, ..)), RestartPolicy::Never) => {}

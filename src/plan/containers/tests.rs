@@ -21,7 +21,8 @@ fn identity() -> PodIdentity {
 }
 
 fn desired(restart_policy: RestartPolicy) -> Desired {
-    let container = ContainerPlan { name: "c".into(), image: "i".into(), hash: "h".into(), ..ContainerPlan::default() };
+    let container =
+        ContainerPlan { name: "c".into(), image: "i".into(), hash: "h".into(), ..ContainerPlan::default() };
     let pod = Pod {
         identity: identity(),
         host_network: true,
