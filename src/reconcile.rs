@@ -161,11 +161,12 @@ impl<R: Runtime> Reconciler<R> {
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);
         self.known.leaving.clone_from(&plan.leaving);
-        for id in self.jobs.obsolete(&plan) {
-            if let Some(job) = self.running.remove(&id) {
+        let obsolete = self.jobs.obsolete(&plan);
+        for id in &obsolete {
+            if let Some(job) = self.running.remove(id) {
                 job.handle.abort();
             }
-            self.jobs.finish(id);
+            self.jobs.finish(*id);
         }
         for step in plan.steps.values().flatten() {
             if let Some(id) = self.jobs.admit(step, reading) {
@@ -174,7 +175,9 @@ impl<R: Runtime> Reconciler<R> {
                 self.spawn(id, step.action.clone(), context(&pods, &observed.snapshot, &step.action));
             }
         }
-        let wake = plan.wake_at.map_or(RELIST, |at| at.since(Time::now()));
+        // What takes the place of a dropped job waits for a reading after it, and a dropped job wakes nobody.
+        let again = (!obsolete.is_empty()).then_some(Duration::ZERO);
+        let wake = again.unwrap_or_else(|| plan.wake_at.map_or(RELIST, |at| at.since(Time::now())));
         self.view.send_replace(View {
             wanted,
             desired: Arc::new(table),

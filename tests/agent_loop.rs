@@ -169,6 +169,25 @@ async fn an_image_that_may_not_be_pulled_is_named_in_the_status() {
 }
 
 #[tokio::test]
+async fn a_pull_that_nobody_wants_any_more_holds_up_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    fake.fault(Verb::PullImage, Fault::Slow(Duration::from_secs(3600)));
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let pulls = |fake: &Fake| fake.take_calls().iter().any(|call| call.starts_with("PullImage"));
+    let sandbox = |v: &View| v.observed.snapshot.sandboxes.iter().any(|s| s.state == SandboxState::Ready);
+    agent.until("only the image is missing", |v| sandbox(v) && pulls(&fake)).await;
+    let mut other = pod("u1", "");
+    other.spec.as_mut().unwrap().containers[0].image = Some("img:2".into());
+    agent.wanted.send_replace(want(&[other]));
+    // Far below the slow tick of a minute.
+    let soon = Duration::from_secs(20);
+    let runs = agent.until("the other image runs", |v| running(v).len() == 1 && quiet(v));
+    tokio::time::timeout(soon, runs).await.unwrap();
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn a_mount_of_no_volume_is_a_config_error() {
     let dir = tempfile::tempdir().unwrap();
     let mount = "volumeMounts: [{name: data, mountPath: /data}]";
