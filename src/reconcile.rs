@@ -52,6 +52,8 @@ pub struct View {
 
 struct Done {
     id: JobId,
+    /// The manifest it was carried out with.
+    pod: Option<Arc<Pod>>,
     outcome: Result<Option<String>, Failed>,
 }
 
@@ -61,6 +63,8 @@ struct Reconciler<R> {
     jobs: plan::Jobs,
     running: HashMap<JobId, Running>,
     known: Known,
+    /// The manifests of the last round.
+    manifests: HashMap<PodUid, Arc<Pod>>,
     done: mpsc::UnboundedSender<Done>,
     view: watch::Sender<View>,
     complained: Option<String>,
@@ -89,6 +93,7 @@ pub async fn run<R: Runtime>(
         jobs: plan::Jobs::default(),
         running: HashMap::new(),
         known: Known::default(),
+        manifests: HashMap::new(),
         done,
         view,
         complained: None,
@@ -138,6 +143,16 @@ impl<R: Runtime> Reconciler<R> {
         self.known.network_problem.clone_from(&status.network_problem);
     }
 
+    /// A `metadata.uid` of the manifest's own outlives an edit; the host's side that was made for the old text does not.
+    fn take_manifests(&mut self, pods: &HashMap<PodUid, Arc<Pod>>) {
+        for (uid, pod) in &self.manifests {
+            if pods.get(uid).is_some_and(|now| now != pod) {
+                self.known.prepared.remove(uid);
+            }
+        }
+        self.manifests.clone_from(pods);
+    }
+
     /// One round; answers how long the loop may sleep.
     async fn round(&mut self, wanted: Arc<Wanted>) -> Duration {
         let pods: HashMap<PodUid, Arc<Pod>> = wanted
@@ -149,6 +164,7 @@ impl<R: Runtime> Reconciler<R> {
             pods: pods.iter().map(|(uid, pod)| (uid.clone(), desired::planned(pod))).collect(),
             complete: wanted.complete,
         };
+        self.take_manifests(&pods);
         let reading = self.jobs.observing();
         let observed = match observe::observe(&*self.executor.runtime, &self.executor.node, &table).await {
             Ok(observed) => observed,
@@ -208,7 +224,7 @@ impl<R: Runtime> Reconciler<R> {
         );
         let job = tokio::spawn(async move {
             let outcome = executor.execute(&action, &context).await;
-            let _ = done.send(Done { id, outcome });
+            let _ = done.send(Done { id, pod: context.pod, outcome });
         });
         self.running.insert(id, Running { handle: job.abort_handle(), brief });
     }
@@ -218,7 +234,14 @@ impl<R: Runtime> Reconciler<R> {
         // An obsolete job that ended in the same moment is not known any more.
         let Some(action) = self.jobs.finish(done.id) else { return };
         match done.outcome {
-            Ok(image) => self.known.succeeded(&action, image),
+            Ok(image) => {
+                self.known.succeeded(&action, image);
+                // Edited meanwhile: what was made is the old text's.
+                let prepared = matches!(action, Action::PreparePod { .. });
+                if prepared && self.manifests.get(action.uid()) != done.pod.as_ref() {
+                    self.known.prepared.remove(action.uid());
+                }
+            }
             Err(failed) => {
                 tracing::warn!(uid = %action.uid(), "could not {action}: {}", failed.message);
                 self.known.failed(&action, failed.retry, failed.reason, &failed.message, Time::now());

@@ -188,6 +188,19 @@ async fn a_pull_that_nobody_wants_any_more_holds_up_nothing() {
 }
 
 #[tokio::test]
+async fn an_edit_under_a_fixed_uid_makes_the_hosts_side_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Loop::start(&Fake::new(), dir.path(), &[pod("u1", "")]);
+    agent.until("it runs", |v| running(v).len() == 1 && quiet(v)).await;
+    let mut edited = pod("u1", "volumeMounts: [{name: data, mountPath: /data}]");
+    edited.spec.as_mut().unwrap().volumes = serde_yaml::from_str("[{name: data, emptyDir: {}}]").unwrap();
+    agent.wanted.send_replace(want(&[edited]));
+    agent.until("it runs anew", |v| running(v).iter().any(|c| c.attempt == 1) && quiet(v)).await;
+    assert!(dir.path().join("root/pods/u1/volumes/kubernetes.io~empty-dir/data").is_dir());
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn a_mount_of_no_volume_is_a_config_error() {
     let dir = tempfile::tempdir().unwrap();
     let mount = "volumeMounts: [{name: data, mountPath: /data}]";
