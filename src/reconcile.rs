@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
+use podstead_runtime::{Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -19,6 +20,8 @@ use crate::{desired, observe};
 const RELIST: Duration = Duration::from_secs(60);
 /// After a reading failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// How many hints one round answers at most: a stream that never pauses must not keep the loop from its work.
+const MANY: u32 = 1024;
 /// How long a stopping agent waits for what is being made.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -103,17 +106,18 @@ pub async fn run<R: Runtime>(
         state.take_status(&status.borrow_and_update().clone());
         let wake = state.round(now_wanted).await;
         let sleep = tokio::time::sleep(wake.min(RELIST));
-        tokio::select! {
+        let hint = tokio::select! {
             _ = stop.changed() => break,
-            hint = hints.next() => if hint.is_none() {
-                tracing::warn!("the runtime's hints ended; going on with slow readings");
-                hints = state.executor.runtime.hints();
-                tokio::time::sleep(RETRY).await;
-            },
-            changed = wanted.changed() => if changed.is_err() { break },
-            changed = status.changed() => if changed.is_err() { break },
-            Some(done) = finished.recv() => state.finish(done),
-            () = sleep => {}
+            hint = hints.next() => Some(hint),
+            changed = wanted.changed() => if changed.is_err() { break } else { None },
+            changed = status.changed() => if changed.is_err() { break } else { None },
+            Some(done) = finished.recv() => { state.finish(done); None },
+            () = sleep => None,
+        };
+        if hints_ended(hint, &mut hints) {
+            tracing::warn!("the runtime's hints ended; going on with slow readings");
+            hints = state.executor.runtime.hints();
+            tokio::time::sleep(RETRY).await;
         }
         while let Ok(done) = finished.try_recv() {
             state.finish(done);
@@ -135,6 +139,20 @@ pub async fn run<R: Runtime>(
     for job in state.running.values() {
         job.handle.abort();
     }
+}
+
+/// Takes the hints that are there already, after `first` if there is one: the next reading answers them all. Whether
+/// the stream is over.
+fn hints_ended(first: Option<Option<Hint>>, hints: &mut (impl Stream<Item = Hint> + Unpin)) -> bool {
+    let mut next = first;
+    for _ in 0..MANY {
+        match next {
+            Some(Some(_)) => next = hints.next().now_or_never(),
+            Some(None) => return true,
+            None => return false,
+        }
+    }
+    false
 }
 
 impl<R: Runtime> Reconciler<R> {
@@ -223,7 +241,9 @@ impl<R: Runtime> Reconciler<R> {
             Action::RunSandbox { .. } | Action::CreateContainer { .. } | Action::StartContainer { .. }
         );
         let job = tokio::spawn(async move {
-            let outcome = executor.execute(&action, &context).await;
+            let outcome = AssertUnwindSafe(executor.execute(&action, &context)).catch_unwind().await;
+            // A job that never ends would hold its pod up for ever.
+            let outcome = outcome.unwrap_or_else(|panic| Err(Failed::panicked(&*panic)));
             let _ = done.send(Done { id, pod: context.pod, outcome });
         });
         self.running.insert(id, Running { handle: job.abort_handle(), brief });
@@ -260,5 +280,23 @@ fn context(pods: &HashMap<PodUid, Arc<Pod>>, snapshot: &Snapshot, action: &Actio
         pod: pods.get(action.uid()).cloned(),
         sandbox_attempt: ready.map_or(0, |s| s.attempt),
         ips: ready.and_then(|s| s.ips.clone()).unwrap_or_else(Vec::<IpAddr>::new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[test]
+    fn all_hints_that_are_there_lead_to_one_reading() {
+        let three = || stream::iter([Hint::Everything, Hint::Everything, Hint::Everything]);
+        let mut hints = three().chain(stream::pending());
+        assert!(!hints_ended(Some(Some(Hint::Everything)), &mut hints));
+        assert_eq!(hints.next().now_or_never(), None, "none is left");
+        assert!(hints_ended(Some(Some(Hint::Everything)), &mut three()), "the last of them is the end");
+        assert!(!hints_ended(None, &mut three()), "nobody has asked");
+        assert!(!hints_ended(Some(Some(Hint::Everything)), &mut stream::repeat(Hint::Everything)));
     }
 }

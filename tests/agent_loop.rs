@@ -201,6 +201,19 @@ async fn an_edit_under_a_fixed_uid_makes_the_hosts_side_anew() {
 }
 
 #[tokio::test]
+async fn a_panic_is_a_failure_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    fake.fault(Verb::CreateContainer, Fault::Panic);
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let view = agent.until("it is told", |v| !v.known.failures.is_empty()).await;
+    let failure = view.known.failures.values().next().unwrap();
+    assert!(failure.message.contains("bug") && failure.message.contains("as it was told"), "{failure:?}");
+    agent.until("it is tried again", |v| running(v).len() == 1 && quiet(v)).await;
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn a_mount_of_no_volume_is_a_config_error() {
     let dir = tempfile::tempdir().unwrap();
     let mount = "volumeMounts: [{name: data, mountPath: /data}]";
