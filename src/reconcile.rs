@@ -135,10 +135,8 @@ pub async fn run<R: Runtime>(
             state.finish(done);
         }
     };
+    // What is not done then is dropped with the state.
     let _ = tokio::time::timeout(FAREWELL, last).await;
-    for job in state.running.values() {
-        job.handle.abort();
-    }
 }
 
 /// Takes the hints that are there already, after `first` if there is one: the next reading answers them all. Whether
@@ -153,6 +151,15 @@ fn hints_ended(first: Option<Option<Hint>>, hints: &mut (impl Stream<Item = Hint
         }
     }
     false
+}
+
+/// An agent that is dropped leaves no job behind that goes on without it.
+impl<R> Drop for Reconciler<R> {
+    fn drop(&mut self) {
+        for job in self.running.values() {
+            job.handle.abort();
+        }
+    }
 }
 
 impl<R: Runtime> Reconciler<R> {

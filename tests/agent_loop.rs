@@ -27,6 +27,7 @@ struct Loop {
     view: watch::Receiver<View>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    executor: std::sync::Weak<Executor<Fake>>,
     _status: watch::Sender<RuntimeStatus>,
 }
 
@@ -38,18 +39,18 @@ impl Loop {
             node_name: "node".into(),
             ..NodeFacts::default()
         };
-        let executor = Executor {
+        let executor = Arc::new(Executor {
             runtime: Arc::new(fake.clone()),
             node: Arc::new(node),
             cgroups: Arc::new(Cgroups::Legacy(vec![])),
-        };
+        });
+        let weak = Arc::downgrade(&executor);
         let (wanted, wanted_there) = watch::channel(want(pods));
         let (status, status_there) = watch::channel(RuntimeStatus::default());
         let (view_here, view) = watch::channel(View::default());
         let (stop, stopped) = watch::channel(false);
-        let task =
-            tokio::spawn(reconcile::run(Arc::new(executor), wanted_there, status_there, view_here, stopped));
-        Self { fake: fake.clone(), wanted, view, stop, task, _status: status }
+        let task = tokio::spawn(reconcile::run(executor, wanted_there, status_there, view_here, stopped));
+        Self { fake: fake.clone(), wanted, view, stop, task, executor: weak, _status: status }
     }
 
     /// Waits until what the loop sees is so.
@@ -211,6 +212,25 @@ async fn a_panic_is_a_failure_like_any_other() {
     assert!(failure.message.contains("bug") && failure.message.contains("as it was told"), "{failure:?}");
     agent.until("it is tried again", |v| running(v).len() == 1 && quiet(v)).await;
     agent.end().await;
+}
+
+#[tokio::test]
+async fn no_job_goes_on_without_its_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    fake.fault(Verb::PullImage, Fault::Slow(Duration::from_secs(3600)));
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let sandbox = |v: &View| v.observed.snapshot.sandboxes.iter().any(|s| s.state == SandboxState::Ready);
+    agent.until("only the image is missing", |v| sandbox(v)).await;
+    agent.task.abort();
+    assert!(agent.task.await.unwrap_err().is_cancelled());
+    for _ in 0..100 {
+        if agent.executor.strong_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a job holds the executor still");
 }
 
 #[tokio::test]
