@@ -106,15 +106,15 @@ pub async fn run<R: Runtime>(
         state.take_status(&status.borrow_and_update().clone());
         let wake = state.round(now_wanted).await;
         let sleep = tokio::time::sleep(wake.min(RELIST));
-        let hint = tokio::select! {
+        let ended = tokio::select! {
             _ = stop.changed() => break,
-            hint = hints.next() => Some(hint),
-            changed = wanted.changed() => if changed.is_err() { break } else { None },
-            changed = status.changed() => if changed.is_err() { break } else { None },
-            Some(done) = finished.recv() => { state.finish(done); None },
-            () = sleep => None,
+            hint = hints.next() => hint.is_none(),
+            changed = wanted.changed() => if changed.is_err() { break } else { false },
+            changed = status.changed() => if changed.is_err() { break } else { false },
+            Some(done) = finished.recv() => { state.finish(done); false },
+            () = sleep => false,
         };
-        if hints_ended(hint, &mut hints) {
+        if ended || hints_ended(&mut hints) {
             tracing::warn!("the runtime's hints ended; going on with slow readings");
             hints = state.executor.runtime.hints();
             tokio::time::sleep(RETRY).await;
@@ -139,13 +139,11 @@ pub async fn run<R: Runtime>(
     let _ = tokio::time::timeout(FAREWELL, last).await;
 }
 
-/// Takes the hints that are there already, after `first` if there is one: the next reading answers them all. Whether
-/// the stream is over.
-fn hints_ended(first: Option<Option<Hint>>, hints: &mut (impl Stream<Item = Hint> + Unpin)) -> bool {
-    let mut next = first;
+/// Takes the hints that are there already: the next reading answers them all. Whether the stream is over.
+fn hints_ended(hints: &mut (impl Stream<Item = Hint> + Unpin)) -> bool {
     for _ in 0..MANY {
-        match next {
-            Some(Some(_)) => next = hints.next().now_or_never(),
+        match hints.next().now_or_never() {
+            Some(Some(_)) => {}
             Some(None) => return true,
             None => return false,
         }
@@ -300,10 +298,9 @@ mod tests {
     fn all_hints_that_are_there_lead_to_one_reading() {
         let three = || stream::iter([Hint::Everything, Hint::Everything, Hint::Everything]);
         let mut hints = three().chain(stream::pending());
-        assert!(!hints_ended(Some(Some(Hint::Everything)), &mut hints));
+        assert!(!hints_ended(&mut hints));
         assert_eq!(hints.next().now_or_never(), None, "none is left");
-        assert!(hints_ended(Some(Some(Hint::Everything)), &mut three()), "the last of them is the end");
-        assert!(!hints_ended(None, &mut three()), "nobody has asked");
-        assert!(!hints_ended(Some(Some(Hint::Everything)), &mut stream::repeat(Hint::Everything)));
+        assert!(hints_ended(&mut three()), "the last of them is the end");
+        assert!(!hints_ended(&mut stream::repeat(Hint::Everything)));
     }
 }

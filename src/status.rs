@@ -10,8 +10,8 @@ use crate::plan::WaitReason;
 use crate::reconcile::View;
 
 const WELL: Duration = Duration::from_secs(30);
-/// Something is wrong and nobody waits for it: a node whose pods are all on its own network may never have another.
-const IDLE: Duration = Duration::from_secs(10);
+/// Added while nobody waits for it: a node whose pods are all on its own network may never have another.
+const IDLE: Duration = Duration::from_secs(9);
 const AWAITED: Duration = Duration::from_secs(1);
 
 /// Asks the runtime for its status for ever and publishes changes.
@@ -42,7 +42,7 @@ pub async fn keep<R: Runtime>(
         } else {
             tokio::time::sleep(AWAITED).await;
             // Without a view any more nobody waits, and nobody listens either.
-            let _ = tokio::time::timeout(IDLE - AWAITED, view.wait_for(is_awaited)).await;
+            let _ = tokio::time::timeout(IDLE, view.wait_for(is_awaited)).await;
         }
     }
 }
