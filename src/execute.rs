@@ -55,6 +55,15 @@ impl From<podstead_runtime::Error> for Failed {
     }
 }
 
+impl Failed {
+    /// A bug: what carried the action out panicked with this.
+    pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+        host(format!("podstead has a bug, it panicked: {text}"))
+    }
+}
+
 impl From<ImageProblem> for Failed {
     fn from(problem: ImageProblem) -> Self {
         Self { retry: problem.retry, reason: problem.reason, message: problem.message }
