@@ -193,6 +193,21 @@ async fn a_command_nobody_waits_for_is_killed() {
     pod.end(&w).await;
 }
 
+/// The two that the C library keeps for itself as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_signal_can_be_the_one_that_asks_to_stop() {
+    let w = world().await;
+    let pod = Pod::run(&w).await;
+    let mut spec = spec(&w, &pod, "echo ready; sleep 1000");
+    for (attempt, signal) in [(0, "32"), (1, "33"), (2, "64")] {
+        (spec.stop_signal, spec.attempt) = (signal.into(), attempt);
+        let id = pod.start_spec(&w, &spec).await;
+        w.ours.stop_container(&id, Duration::from_millis(200)).await.expect("stop");
+        assert_eq!(code(&until_exited(&w, &id).await), 137, "{signal}");
+    }
+    pod.end(&w).await;
+}
+
 /// A pid alone is nobody: the number may be another's by now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_process_with_the_containers_pid_is_left_alone() {
