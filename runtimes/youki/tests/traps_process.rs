@@ -10,8 +10,8 @@ use direct_world::pods::{
     until, words,
 };
 use direct_world::world;
-use podstead_runtime::suite::{PATIENCE, Pod, see, until as until_state, until_exited, until_file};
-use podstead_runtime::{ContainerState, ExecSpec, ExecStreams, Runtime as _, TerminalSize};
+use podstead_runtime::suite::{PATIENCE, Pod, sandbox_spec, see, until as until_state, until_exited, until_file};
+use podstead_runtime::{ContainerState, ExecSpec, ExecStreams, NamespaceMode, Runtime as _, TerminalSize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A zombie of a failed start sits in the container's pid namespace, where the kernel waits for it at the end.
@@ -190,6 +190,26 @@ async fn a_command_nobody_waits_for_is_killed() {
         tokio::select! { ended = exec => panic!("it has no end: {ended:?}"), () = begun => {} }
         until(|| running(&mark).is_empty()).await;
     }
+    pod.end(&w).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_tell_of_real_time_signals_too() {
+    let w = world().await;
+    let mut pod = sandbox_spec(&w);
+    // The first process of a pid namespace gets no signal that it does not handle.
+    pod.security.namespaces.pid = NamespaceMode::Node;
+    let id = w.ours.run_sandbox(&pod).await.expect("run_sandbox");
+    let pod = Pod { spec: pod, id };
+    let mut spec = spec(&w, &pod, "echo ready; kill -40 $$");
+    spec.security.namespaces.pid = NamespaceMode::Node;
+    let (ended, _) = run(&w, &pod, &spec).await;
+    assert_eq!(code(&ended), 168);
+    spec.attempt = 1;
+    spec.command[2] = "echo ready; sleep 1000".into();
+    let id = pod.start_spec(&w, &spec).await;
+    let killed = w.ours.exec_sync(&id, &words(&["sh", "-c", "kill -34 $$"]), PATIENCE).await.expect("exec");
+    assert_eq!(killed.code, 162);
     pod.end(&w).await;
 }
 

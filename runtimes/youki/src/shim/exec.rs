@@ -11,7 +11,6 @@ use std::time::Duration;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use rustix::net::{
@@ -94,9 +93,9 @@ impl Drop for Leftovers<'_> {
     fn drop(&mut self) {
         // What a failed start leaves is about to end, and holds its socket until then.
         for _ in 0..100 {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(2)),
-                Ok(_) => {}
+            match wait::any_ended() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+                Ok(Some(_)) => {}
                 Err(_) => break,
             }
         }
@@ -205,13 +204,11 @@ fn outcome(socket: &UnixStream, pid: Pid) -> Result<i32> {
         let _ = kill(pid, Signal::SIGKILL);
         wait::for_any(&[end.as_fd()])?;
     }
-    let mut code = 255;
+    let mut code = wait::UNKNOWN;
     // A failed start leaves children of libcontainer's beside the command.
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        match status {
-            WaitStatus::StillAlive => break,
-            status if status.pid() == Some(pid) => code = wait::code(status),
-            _ => {}
+    while let Ok(Some((ended, with))) = wait::any_ended() {
+        if ended == pid {
+            code = with;
         }
     }
     Ok(code)
