@@ -193,6 +193,31 @@ async fn a_command_nobody_waits_for_is_killed() {
     pod.end(&w).await;
 }
 
+/// Else the kernel would choose the process that has to end the command, and not the command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_command_keeps_its_own_oom_score_and_session() {
+    let w = world().await;
+    let pod = Pod::run(&w).await;
+    let mut spec = spec(&w, &pod, "echo ready; sleep 1000");
+    spec.resources.oom_score_adj = 900;
+    let id = start(&w, &pod, &spec).await;
+    let mark = format!("8{}", std::process::id());
+    let spec = ExecSpec { command: words(&["sleep", &mark]), tty: false };
+    let mut exec = std::pin::pin!(w.ours.exec(&id, &spec, ExecStreams::default()));
+    let begun = until(|| !running(&format!("sleep {mark}")).is_empty());
+    tokio::select! { ended = &mut exec => panic!("it has no end: {ended:?}"), () = begun => {
+        let command = running(&format!("sleep {mark}"))[0];
+        let joiner = status(command, "PPid").expect("its parent");
+        let score = |pid: &str| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("read");
+        assert_eq!(score(&command.to_string()).trim(), "900");
+        until(|| score(&joiner) == score("self")).await;
+        let sid = |pid: i32| nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).expect("a session");
+        let pid: i32 = joiner.parse().expect("a number");
+        assert_eq!(sid(pid).as_raw(), pid);
+    } }
+    pod.end(&w).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn codes_tell_of_real_time_signals_too() {
     let w = world().await;
