@@ -339,6 +339,21 @@ async fn until_running(seconds: &str, wanted: bool) {
     }
 }
 
+/// As `podstead exec ... | head -n1`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_whose_output_nobody_reads_any_more_ends() {
+    use std::io::{BufRead as _, BufReader};
+    let node = Host::direct().node().await;
+    sleeper(&node, "head").await;
+    for flags in [&["exec", "head-node", "yes"][..], &["exec", "-t", "head-node", "yes"]] {
+        let mut child = command(&node, flags).stdout(Stdio::piped()).spawn().expect("start");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        assert_eq!(line.trim(), "y");
+        in_time(child).await;
+    }
+}
+
 async fn a_stopped_container_comes_back_with_the_next_attempt(host: &Host) {
     let node = host.node().await;
     let pod = sleeper(&node, "stop").await;
