@@ -10,7 +10,9 @@ use direct_world::pods::{
     until, words,
 };
 use direct_world::world;
-use podstead_runtime::suite::{PATIENCE, Pod, sandbox_spec, see, until as until_state, until_exited, until_file};
+use podstead_runtime::suite::{
+    PATIENCE, Pod, sandbox_spec, see, until as until_state, until_exited, until_file,
+};
 use podstead_runtime::{ContainerState, ExecSpec, ExecStreams, NamespaceMode, Runtime as _, TerminalSize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
