@@ -1,10 +1,17 @@
 //! Files of a pod on the host: its directory, volumes, hosts file, logs (`kubelet-static-pods.md 4.1, 4.2`). Blocking;
 //! touches only `<root>/pods/<uid>`, the pod's log directory, and host paths whose type says "create".
 
+mod atomic;
+mod below;
+mod env;
 mod hosts;
 mod logs;
+mod mountinfo;
+mod ownership;
 mod remains;
 mod removal;
+mod subpath;
+mod tree;
 mod volumes;
 
 use std::fs::{DirBuilder, Permissions};
@@ -16,10 +23,13 @@ use k8s_openapi::api::core::v1::Pod;
 use podstead_runtime::PodUid;
 use thiserror::Error;
 
+pub use env::read_env_files;
 pub use hosts::write_hosts;
 pub use logs::{last_logged_attempt, make_log_dir};
 pub use remains::{Remains, remains, remove_empty};
-pub use removal::remove;
+pub use removal::{remove, unmount_all};
+pub use subpath::bind_sub_paths;
+pub use volumes::refresh;
 
 use super::{NodeFacts, identity};
 
@@ -46,6 +56,14 @@ pub enum FilesError {
         /// The path.
         path: PathBuf,
         /// What is wrong.
+        problem: String,
+    },
+    /// A volume cannot be made.
+    #[error("pod {pod}: {problem}")]
+    Volume {
+        /// The pod's uid.
+        pod: PodUid,
+        /// Which volume, and why not.
         problem: String,
     },
     /// Something is still mounted below the pod's directory.
@@ -77,7 +95,7 @@ pub fn prepare(node: &NodeFacts, pod: &Pod) -> Result<(), FilesError> {
     make_dir(&id.uid, &dir, 0o750)?;
     remains::write(node, pod)?;
     make_dir(&id.uid, &identity::log_dir(node, &id), 0o755)?;
-    volumes::prepare(node, &id.uid, pod)
+    volumes::prepare(node, pod)
 }
 
 /// Writes a file so that it is either the old one or the new one, whatever happens.
@@ -108,6 +126,11 @@ mod tests {
             ..NodeFacts::default()
         };
         (dir, node)
+    }
+
+    /// Mounts and other owners need root; tests of them pass without it.
+    pub(super) fn is_root() -> bool {
+        rustix::process::geteuid().is_root()
     }
 
     pub(super) fn pod(volumes: Vec<Volume>) -> Pod {
