@@ -1,18 +1,17 @@
 //! One action -> one effect: a verb of the runtime, or the host's side of a pod. Decides nothing, retries nothing.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{CgroupDriver, ContainerId, PodUid, Retry, Runtime, SandboxId, labels};
+use podstead_runtime::{CgroupDriver, ContainerId, ContainerSpec, PodUid, Retry, Runtime, SandboxId, labels};
 
 use crate::hooks;
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::plan::{self, Action};
-use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
+use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -95,7 +94,8 @@ impl<R: Runtime> Executor<R> {
                     attempt: *attempt,
                     image_id: image_id.clone(),
                     annotations: annotations.clone(),
-                    hosts_file: None,
+                    ips: context.ips.clone(),
+                    ..container::Instance::default()
                 };
                 self.create(context, sandbox, container, instance).await?;
             }
@@ -141,23 +141,18 @@ impl<R: Runtime> Executor<R> {
         name: &str,
         mut instance: container::Instance,
     ) -> Result<(), Failed> {
-        let pod = context.manifest()?;
-        let (node, ips, owned) = (Arc::clone(&self.node), context.ips.clone(), Arc::clone(&pod));
-        let log = name.to_owned();
-        let hosts: Option<PathBuf> = blocking(move || {
-            files::make_log_dir(&node, &identity::identity(&owned), &log).map_err(host)?;
-            files::write_hosts(&node, &owned, &ips).map_err(host)
+        let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
+        for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
+            images::ensure(&*self.runtime, &image, &policy).await?;
+        }
+        let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
+        let spec = blocking(move || {
+            let container = find(&owned, &wanted)?;
+            files::make_log_dir(&node, &identity::identity(&owned), &wanted).map_err(host)?;
+            instance.hosts_file = files::write_hosts(&node, &owned, &instance.ips).map_err(host)?;
+            prepared(&node, &owned, container, instance)
         })
         .await?;
-        instance.hosts_file = hosts;
-        let spec =
-            container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(|error| {
-                Failed {
-                    retry: Retry::Backoff,
-                    reason: "CreateContainerConfigError",
-                    message: error.to_string(),
-                }
-            })?;
         let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
@@ -205,6 +200,25 @@ impl<R: Runtime> Executor<R> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || clean(&node, &cgroups, &uid)).await
     }
+}
+
+/// The container's spec, with everything on the host that it speaks of.
+fn prepared(
+    node: &NodeFacts,
+    pod: &Pod,
+    container: &Container,
+    mut instance: container::Instance,
+) -> Result<ContainerSpec, Failed> {
+    let wrong = |error: &dyn std::fmt::Display| Failed {
+        retry: Retry::Backoff,
+        reason: "CreateContainerConfigError",
+        message: error.to_string(),
+    };
+    instance.env_files = files::read_env_files(node, pod, container);
+    let spec = container::container_spec(node, pod, container, &instance).map_err(|error| wrong(&error))?;
+    let parts = volumes::sub_paths(node, pod, container, &spec.env).map_err(|error| wrong(&error))?;
+    files::bind_sub_paths(&identity::identity(pod).uid, &parts).map_err(|error| wrong(&error))?;
+    Ok(spec)
 }
 
 /// Takes the host's side of a pod away; its directory, which holds the note of what there is, goes last.
