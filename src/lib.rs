@@ -15,6 +15,7 @@ pub mod node;
 pub mod observe;
 pub mod plan;
 pub mod pod;
+pub mod probe;
 pub mod quantity;
 pub mod reconcile;
 pub mod report;
