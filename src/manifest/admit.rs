@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, Volume};
 
 use super::admit_parts as parts;
+use super::admit_probes;
 use super::check::Places;
 use super::identity::CONFIG_MIRROR;
 use super::names;
@@ -161,6 +162,7 @@ fn container(container: &Container, field: &str, report: &mut Report<'_>) {
     if !container.env_from.as_deref().unwrap_or_default().is_empty() {
         report.add(&format!("{field}.envFrom"), "names no source");
     }
+    admit_probes::probes(container, field, report);
     parts::resources(container.resources.as_ref(), &format!("{field}.resources"), report);
 }
 

@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec, ResourceRequirements, Volume,
 };
 
+use super::default_probes;
+
 /// Fills in every default.
 pub(crate) fn apply(pod: &mut Pod) {
     let Some(spec) = pod.spec.as_mut() else { return };
@@ -42,6 +44,7 @@ fn container(container: &mut Container, host_network: bool) {
         let image = container.image.as_deref().unwrap_or_default();
         container.image_pull_policy = Some(pull_policy(image).into());
     }
+    default_probes::probes(container);
     for port in container.ports.iter_mut().flatten() {
         port.protocol.get_or_insert_with(|| "TCP".into());
         if host_network && port.host_port.unwrap_or(0) == 0 {

@@ -5,8 +5,10 @@
 
 mod admit;
 mod admit_parts;
+mod admit_probes;
 mod check;
 mod claims;
+mod default_probes;
 mod defaults;
 mod desired;
 mod events;
