@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::events::Events;
 use crate::execute::Executor;
 use crate::manifest::{self, FileReport, FileState};
 use crate::node::{cgroup::Cgroups, facts, links};
@@ -180,11 +181,17 @@ async fn drive<R: Runtime>(
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());
-    let executor = Arc::new(Executor { runtime: Arc::clone(&runtime), node: Arc::new(node), cgroups });
+    let events = Events::open(&config.root_dir);
+    let executor =
+        Executor { runtime: Arc::clone(&runtime), node: Arc::new(node), cgroups, events: events.clone() };
     tokio::select! {
-        () = reconcile::run(executor, wanted, health, view, stop) => {}
+        () = reconcile::run(Arc::new(executor), wanted, health, view, stop) => {}
         () = status::keep(runtime, status_sender) => {}
         () = follow(manifests, wanted_sender) => {}
+        () = events.keep() => {}
+    }
+    if let Err(error) = events.flush().await {
+        tracing::warn!("cannot keep the pods' events: {error}");
     }
 }
 

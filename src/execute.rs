@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId};
 
+use crate::events::{Events, from_steps};
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::plan::Action;
@@ -21,6 +22,8 @@ pub struct Executor<R> {
     pub node: Arc<NodeFacts>,
     /// Its cgroups.
     pub cgroups: Arc<Cgroups>,
+    /// Where it is told what happens to pods.
+    pub events: Events,
 }
 
 /// What of the present reading an action needs.
@@ -67,11 +70,13 @@ impl<R: Runtime> Executor<R> {
         let runtime = &*self.runtime;
         match action {
             Action::PreparePod { .. } => self.prepare(context.manifest()?).await?,
-            Action::EnsureImage { container, .. } => {
+            Action::EnsureImage { uid, container, .. } => {
                 let pod = context.manifest()?;
                 let spec = find(&pod, container)?;
                 let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-                return Ok(Some(images::ensure(runtime, &container::image_spec(&pod, spec), policy).await?));
+                let image = container::image_spec(&pod, spec);
+                let tell = from_steps::image(&self.events, uid, container, &image.image);
+                return Ok(Some(images::ensure(runtime, &image, policy, &tell).await?));
             }
             Action::RunSandbox { attempt, .. } => {
                 let spec = sandbox::sandbox_spec(&self.node, &*context.manifest()?, *attempt);

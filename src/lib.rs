@@ -8,6 +8,7 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod desired;
+pub mod events;
 pub mod execute;
 pub mod images;
 pub mod manifest;

@@ -11,6 +11,7 @@ use podstead_runtime::{PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snap
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use crate::events::from_steps;
 use crate::execute::{Context, Executor, Failed};
 use crate::plan::{self, Action, JobId, Known, Observed, Plan};
 use crate::{desired, observe};
@@ -171,9 +172,11 @@ impl<R: Runtime> Reconciler<R> {
             if let Some(id) = self.jobs.admit(step, reading) {
                 tracing::info!(pod = step.job.full_name, "{step}");
                 self.known.begun(&step.action);
+                from_steps::begun(&self.executor.events, step, pods.get(&step.job.uid).map(Arc::as_ref));
                 self.spawn(id, step.action.clone(), context(&pods, &observed.snapshot, &step.action));
             }
         }
+        from_steps::round(&self.executor.events, &table, &observed, &plan);
         let wake = plan.wake_at.map_or(RELIST, |at| at.since(Time::now()));
         self.view.send_replace(View {
             wanted,
@@ -214,6 +217,8 @@ impl<R: Runtime> Reconciler<R> {
         self.running.remove(&done.id);
         // An obsolete job that ended in the same moment is not known any more.
         let Some(action) = self.jobs.finish(done.id) else { return };
+        let failed = done.outcome.as_ref().err().map(|f| (f.reason, f.message.as_str()));
+        from_steps::ended(&self.executor.events, &action, failed);
         match done.outcome {
             Ok(image) => self.known.succeeded(&action, image),
             Err(failed) => {

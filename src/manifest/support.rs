@@ -169,7 +169,10 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].readinessProbe.timeoutSeconds", Supported),
     ("spec.containers[].readinessProbe.successThreshold", Supported),
     ("spec.containers[].readinessProbe.failureThreshold", Supported),
-    ("spec.containers[].readinessProbe.terminationGracePeriodSeconds", Never("must not be set for readinessProbes")),
+    (
+        "spec.containers[].readinessProbe.terminationGracePeriodSeconds",
+        Never("must not be set for readinessProbes"),
+    ),
     ("spec.containers[].startupProbe", Supported),
     ("spec.containers[].startupProbe.exec", Supported),
     ("spec.containers[].startupProbe.exec.command", Supported),
