@@ -46,7 +46,7 @@ fn say(
 }
 
 /// To be called when a step is taken.
-pub fn begun(events: &Events, step: &Step, manifest: Option<&Pod>) {
+pub fn begun(events: &Events, step: &Step, manifest: Option<&Pod>, observed: &Observed) {
     let uid = step.action.uid();
     let init = manifest.and_then(|pod| pod.spec.as_ref()).map(|spec| {
         let names = spec.init_containers.iter().flatten().map(|c| c.name.clone());
@@ -60,11 +60,17 @@ pub fn begun(events: &Events, step: &Step, manifest: Option<&Pod>) {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
             say(events, uid, None, Normal, "SandboxChanged", message);
         }
-        Action::StopContainer { container, .. } => {
+        Action::StopContainer { container, id, .. } => {
+            let started = observed.probed.get(id).is_none_or(|probed| probed.started);
             let message = match step.because {
                 Reason::DefinitionChanged => {
                     format!("Container {container} definition changed, will be restarted")
                 }
+                Reason::Unhealthy if started => {
+                    format!("Container {container} failed liveness probe, will be restarted")
+                }
+                Reason::Unhealthy => format!("Container {container} failed startup probe"),
+                Reason::HookFailed => "FailedPostStartHook".to_owned(),
                 _ => format!("Stopping container {container}"),
             };
             say(events, uid, Some(container), Normal, "Killing", message);
@@ -112,6 +118,7 @@ fn failure(events: &Events, action: &Action, message: &str) {
         Verb::Prepare => ("FailedMount", message.to_owned()),
         Verb::RunSandbox => ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}")),
         Verb::Create | Verb::Start => ("Failed", format!("Error: {message}")),
+        Verb::PostStart => ("FailedPostStartHook", format!("PostStartHook failed: {message}")),
         Verb::Stop | Verb::StopSandbox => ("FailedKillPod", format!("error killing pod: {message}")),
         // Collecting what is over concerns nobody who looks at the pod; it is in the log.
         _ => return,
@@ -119,10 +126,17 @@ fn failure(events: &Events, action: &Action, message: &str) {
     let container = match action {
         Action::CreateContainer { container, .. }
         | Action::StartContainer { container, .. }
+        | Action::PostStart { container, .. }
         | Action::StopContainer { container, .. } => Some(container.as_str()),
         _ => None,
     };
     say(events, action.uid(), container, Warning, reason, message);
+}
+
+/// To be called when a preStop hook failed, which holds up nothing.
+pub fn pre_stop_failed(events: &Events, pod: &PodUid, container: &str, message: &str) {
+    let text = format!("PreStopHook failed: {message}");
+    say(events, pod, Some(container), Warning, "FailedPreStopHook", text);
 }
 
 /// What to tell of an image while it is made present for a container.
@@ -178,7 +192,7 @@ pub fn round(events: &Events, desired: &plan::Desired, observed: &Observed, plan
                 }
                 (WaitReason::Failed { verb: Verb::EnsureImage, message, .. }, "ImagePullBackOff") => {
                     let pod = desired.pods.get(&uid);
-                    let found = pod.and_then(|p| p.containers.iter().find(|c| Some(c.name.as_str()) == name));
+                    let found = pod.and_then(|p| p.all().find(|c| Some(c.name.as_str()) == name));
                     let image = found.map_or("", |c| c.image.as_str());
                     let text = format!("Back-off pulling image {image:?}: {message}");
                     say(events, &uid, name, Normal, "BackOff", text);
@@ -223,6 +237,7 @@ mod tests {
             container: "web".into(),
             id: "id".into(),
             grace: Duration::from_secs(2),
+            hook: false,
         };
         let job = JobKey { uid: uid(), full_name: "default/web-n".into(), scope: Scope::Pod };
         Step { action, because, job }
@@ -235,7 +250,7 @@ mod tests {
     #[test]
     fn a_pods_life_reads_as_the_kubelet_tells_it() {
         let events = Events::default();
-        let uid = uid();
+        let (uid, mut observed) = (uid(), Observed::default());
         let tell = image(&events, &uid, "web", "i:1");
         tell(Image::Pulling);
         tell(Image::Pulled { took: Duration::from_millis(1500), size: 42 });
@@ -252,15 +267,21 @@ mod tests {
         let start = Action::StartContainer { uid: uid.clone(), container: "web".into(), id: "id".into() };
         ended(&events, &start, None);
         ended(&events, &start, Some(("", "start container id: no such file")));
-        begun(&events, &stop(Reason::PodGone), None);
-        begun(&events, &stop(Reason::DefinitionChanged), None);
+        begun(&events, &stop(Reason::PodGone), None, &observed);
+        begun(&events, &stop(Reason::DefinitionChanged), None, &observed);
+        begun(&events, &stop(Reason::Unhealthy), None, &observed);
+        observed.probed.insert("id".into(), plan::Probed { started: false, alive: false, ready: false });
+        begun(&events, &stop(Reason::Unhealthy), None, &observed);
         ended(&events, &stop(Reason::PodGone).action, Some(("", "it hangs")));
         let mut again = stop(Reason::NoSandbox);
         for attempt in [0, 1, 2] {
             again.action = Action::RunSandbox { uid: uid.clone(), attempt };
-            begun(&events, &again, None);
+            begun(&events, &again, None, &observed);
         }
         ended(&events, &again.action, Some(("", "no CNI")));
+        let hook = Action::PostStart { uid: uid.clone(), container: "web".into(), id: "id".into() };
+        ended(&events, &hook, Some(("PostStartHookError", "no")));
+        pre_stop_failed(&events, &uid, "web", "no");
         ended(&events, &Action::PreparePod { uid: uid.clone() }, Some(("", "hostPath /x is no directory")));
         ended(&events, &Action::CleanPod { uid: uid.clone() }, Some(("", "busy")));
         assert_eq!(
@@ -275,9 +296,13 @@ mod tests {
                 "Warning Failed {web} Error: start container id: no such file x1",
                 "Normal Killing {web} Stopping container web x1",
                 "Normal Killing {web} Container web definition changed, will be restarted x1",
+                "Normal Killing {web} Container web failed liveness probe, will be restarted x1",
+                "Normal Killing {web} Container web failed startup probe x1",
                 "Warning FailedKillPod {web} error killing pod: it hangs x1",
                 "Normal SandboxChanged Pod sandbox changed, it will be killed and re-created. x2",
                 "Warning FailedCreatePodSandBox Failed to create pod sandbox: no CNI x1",
+                "Warning FailedPostStartHook {web} PostStartHook failed: no x1",
+                "Warning FailedPreStopHook {web} PreStopHook failed: no x1",
                 "Warning FailedMount hostPath /x is no directory x1",
             ]
         );

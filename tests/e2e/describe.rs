@@ -55,7 +55,9 @@ fn count(list: &Value, reason: &str, container: &str) -> u64 {
     let field = format!("spec.containers{{{container}}}");
     let events = list["items"].as_array().expect("items").iter();
     events
-        .filter(|e| e["kind"] == "Event" && e["reason"] == reason && e["involvedObject"]["fieldPath"] == field)
+        .filter(|e| {
+            e["kind"] == "Event" && e["reason"] == reason && e["involvedObject"]["fieldPath"] == field
+        })
         .map(|e| e["count"].as_u64().expect("a count"))
         .sum()
 }
@@ -105,8 +107,7 @@ async fn a_pod_is_described_with_what_happened_to_it(host: &Host) {
 
     let list = |node: &Node| -> Value {
         let json: Value = serde_json::from_str(&ok(node, &["describe", "both", "-o", "json"])).expect("JSON");
-        let yaml: Value =
-            serde_yaml::from_str(&ok(node, &["describe", "both", "-o", "yaml"])).expect("YAML");
+        let yaml: Value = serde_yaml::from_str(&ok(node, &["describe", "both", "-o", "yaml"])).expect("YAML");
         assert_eq!(json, yaml);
         json
     };
