@@ -156,7 +156,10 @@ impl<R: Runtime> Executor<R> {
         let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
         let spec = blocking(move || {
             let container = find(&owned, &wanted)?;
-            files::make_log_dir(&node, &identity::identity(&owned), &wanted).map_err(host)?;
+            let id = identity::identity(&owned);
+            files::make_log_dir(&node, &id, &wanted).map_err(host)?;
+            let message = files::make_message(&node, &id.uid, &wanted, instance.attempt).map_err(host)?;
+            instance.message_file = Some(message);
             instance.hosts_file = files::write_hosts(&node, &owned, &instance.ips).map_err(host)?;
             prepared(&node, &owned, container, instance)
         })
@@ -197,8 +200,7 @@ impl<R: Runtime> Executor<R> {
         let ports = ports.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let written = Container { ports, ..Container::default() };
         let ips = if context.ips.is_empty() { self.node.node_ips.clone() } else { context.ips.clone() };
-        let target =
-            hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
+        let target = hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
         let outcome = match serde_json::from_str(text) {
             Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),
             Ok(hook) => tokio::time::timeout(grace, hooks::run(&*self.runtime, &hook, &target))

@@ -69,7 +69,8 @@ fn restarts(container: &Container, init: bool, field: &str, report: &mut Report<
             "Restart" => {}
             "RestartAllContainers" => {
                 let version = env!("CARGO_PKG_VERSION");
-                let text = format!("not supported yet by podstead {version}: restarting all containers of the pod");
+                let text =
+                    format!("not supported yet by podstead {version}: restarting all containers of the pod");
                 report.add(&format!("{field}.action"), text);
             }
             other => report.add(&format!("{field}.action"), format!("\"{other}\" is not one of Restart")),
@@ -130,7 +131,9 @@ fn handler(spec: &PodSpec, hook: &LifecycleHandler, field: &str, report: &mut Re
     if let Some(sleep) = &hook.sleep
         && !(0..=grace).contains(&sleep.seconds)
     {
-        let text = format!("must be greater than or equal to 0 and less than terminationGracePeriodSeconds ({grace})");
+        let text = format!(
+            "must be greater than or equal to 0 and less than terminationGracePeriodSeconds ({grace})"
+        );
         report.add(&format!("{field}.sleep.seconds"), text);
     }
 }
@@ -138,9 +141,9 @@ fn handler(spec: &PodSpec, hook: &LifecycleHandler, field: &str, report: &mut Re
 /// `SIGTERM`, `SIGRTMIN`, `SIGRTMIN+3`, `SIGRTMAX-2`: names as the API has them, for Linux.
 fn is_signal(name: &str) -> bool {
     const NAMES: [&str; 34] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM", "STKFLT", "CHLD", "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM",
-        "PROF", "WINCH", "IO", "IOT", "POLL", "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU",
+        "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "IOT", "POLL", "PWR", "SYS",
     ];
     let Some(name) = name.strip_prefix("SIG") else { return false };
     let offset = |rest: &str, sign: char, max: u32| {

@@ -219,7 +219,10 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].lifecycle.postStart.httpGet.scheme", Supported),
     ("spec.containers[].lifecycle.postStart.sleep", Supported),
     ("spec.containers[].lifecycle.postStart.sleep.seconds", Supported),
-    ("spec.containers[].lifecycle.postStart.tcpSocket", Never("hooks over TCP were never carried out; say exec, httpGet or sleep")),
+    (
+        "spec.containers[].lifecycle.postStart.tcpSocket",
+        Never("hooks over TCP were never carried out; say exec, httpGet or sleep"),
+    ),
     ("spec.containers[].lifecycle.preStop", Supported),
     ("spec.containers[].lifecycle.preStop.exec", Supported),
     ("spec.containers[].lifecycle.preStop.exec.command", Supported),
@@ -234,7 +237,10 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].lifecycle.preStop.httpGet.scheme", Supported),
     ("spec.containers[].lifecycle.preStop.sleep", Supported),
     ("spec.containers[].lifecycle.preStop.sleep.seconds", Supported),
-    ("spec.containers[].lifecycle.preStop.tcpSocket", Never("hooks over TCP were never carried out; say exec, httpGet or sleep")),
+    (
+        "spec.containers[].lifecycle.preStop.tcpSocket",
+        Never("hooks over TCP were never carried out; say exec, httpGet or sleep"),
+    ),
     ("spec.containers[].lifecycle.stopSignal", Supported),
     (
         "spec.containers[].resizePolicy",
