@@ -8,4 +8,5 @@ mod offline;
 mod pods;
 mod storm;
 mod support;
+mod volumes;
 mod walk;
