@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{CgroupDriver, ContainerSpec, PodUid, Retry, Runtime, SandboxId};
+use podstead_runtime::{CgroupDriver, ContainerId, ContainerSpec, PodUid, Retry, Runtime, SandboxId, labels};
 
+use crate::hooks;
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
-use crate::plan::Action;
+use crate::plan::{self, Action};
 use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
 
 /// What actions are carried out with.
@@ -31,6 +33,8 @@ pub struct Context {
     pub sandbox_attempt: u32,
     /// The pod's addresses.
     pub ips: Vec<IpAddr>,
+    /// The instance the action is about, if it is about one.
+    pub container: Option<podstead_runtime::Container>,
 }
 
 /// An action failed.
@@ -47,6 +51,15 @@ pub struct Failed {
 impl From<podstead_runtime::Error> for Failed {
     fn from(error: podstead_runtime::Error) -> Self {
         Self { retry: error.retry(), reason: "", message: error.to_string() }
+    }
+}
+
+impl Failed {
+    /// A bug: what carried the action out panicked with this.
+    pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+        host(format!("podstead has a bug, it panicked: {text}"))
     }
 }
 
@@ -87,7 +100,18 @@ impl<R: Runtime> Executor<R> {
                 self.create(context, sandbox, container, instance).await?;
             }
             Action::StartContainer { id, .. } => runtime.start_container(id).await?,
-            Action::StopContainer { id, grace, .. } => runtime.stop_container(id, *grace).await?,
+            Action::PostStart { uid, container, id } => {
+                self.post_start(context, uid, container, id).await?;
+            }
+            Action::PreStop { grace, .. } => self.pre_stop(context, *grace).await,
+            Action::StopContainer { id, grace, hook, .. } => {
+                let begun = Instant::now();
+                if *hook {
+                    self.pre_stop(context, *grace).await;
+                }
+                let left = grace.saturating_sub(begun.elapsed()).max(plan::LEAST_GRACE);
+                runtime.stop_container(id, if *hook { left } else { *grace }).await?;
+            }
             Action::RemoveContainer { id, .. } => runtime.remove_container(id).await?,
             Action::StopSandbox { id, .. } => runtime.stop_sandbox(id).await?,
             Action::RemoveSandbox { id, .. } => runtime.remove_sandbox(id).await?,
@@ -132,6 +156,44 @@ impl<R: Runtime> Executor<R> {
         let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
+    }
+
+    /// The hook of a container that runs, noted when it is over, so that no other agent repeats it.
+    async fn post_start(
+        &self,
+        context: &Context,
+        uid: &PodUid,
+        name: &str,
+        id: &ContainerId,
+    ) -> Result<(), Failed> {
+        let pod = context.manifest()?;
+        let hook = find(&pod, name)?.lifecycle.as_ref().and_then(|l| l.post_start.clone());
+        if let Some(hook) = hook {
+            let target = hooks::Target { id: id.clone() };
+            hooks::run(&*self.runtime, &hook, &target).await.map_err(|message| Failed {
+                retry: Retry::Backoff,
+                reason: "PostStartHookError",
+                message: format!("postStart hook of {name}: {message}"),
+            })?;
+        }
+        let (node, uid, name, id) = (Arc::clone(&self.node), uid.clone(), name.to_owned(), id.clone());
+        blocking(move || files::note_hook(&node, &uid, &name, &id).map_err(host)).await
+    }
+
+    /// The hook that was written on the container; how it went is told and changes nothing.
+    async fn pre_stop(&self, context: &Context, grace: Duration) {
+        let Some(container) = &context.container else { return };
+        let Some(text) = container.annotations.get(labels::PRE_STOP) else { return };
+        let target = hooks::Target { id: container.id.clone() };
+        let outcome = match serde_json::from_str(text) {
+            Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),
+            Ok(hook) => tokio::time::timeout(grace, hooks::run(&*self.runtime, &hook, &target))
+                .await
+                .unwrap_or_else(|_| Err(format!("not over after {} s", grace.as_secs()))),
+        };
+        if let Err(message) = outcome {
+            tracing::warn!(container = container.name, "preStop hook failed, going on: {message}");
+        }
     }
 
     async fn clean(&self, uid: PodUid) -> Result<(), Failed> {
@@ -191,7 +253,8 @@ impl Context {
 }
 
 fn find<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, Failed> {
-    let found = pod.spec.iter().flat_map(|s| &s.containers).find(|c| c.name == name);
+    let mut all = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
+    let found = all.find(|c| c.name == name);
     found.ok_or_else(|| host(format!("the pod has no container {name}")))
 }
 

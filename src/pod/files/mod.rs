@@ -4,6 +4,7 @@
 mod atomic;
 mod below;
 mod env;
+mod hooks;
 mod hosts;
 mod logs;
 mod mountinfo;
@@ -24,6 +25,7 @@ use podstead_runtime::PodUid;
 use thiserror::Error;
 
 pub use env::read_env_files;
+pub use hooks::{hooks_over, note_hook};
 pub use hosts::write_hosts;
 pub use logs::{last_logged_attempt, make_log_dir};
 pub use remains::{Remains, remains, remove_empty};

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{PodIdentity, PodUid};
+use podstead_runtime::{PodIdentity, PodUid, Time};
 use serde::{Deserialize, Serialize};
 
 use super::{FilesError, failed, write_atomically};
@@ -21,6 +21,9 @@ pub struct Remains {
     pub cgroup: String,
     /// Its log directory.
     pub log_dir: PathBuf,
+    /// When it was first seen; "never" in notes of earlier versions.
+    #[serde(default)]
+    pub since: Time,
 }
 
 /// The note's name.
@@ -30,7 +33,10 @@ pub(super) const REMAINS: &str = "podstead.json";
 pub(super) fn write(node: &NodeFacts, pod: &Pod) -> Result<(), FilesError> {
     let id = identity::identity(pod);
     let dir = identity::pod_dir(node, &id.uid);
+    let note = fs::read(dir.join(REMAINS)).ok();
+    let before = note.and_then(|note| serde_json::from_slice::<Remains>(&note).ok());
     let remains = Remains {
+        since: before.and_then(|note| note.since.known()).unwrap_or_else(Time::now),
         cgroup: identity::cgroup_path(node, pod),
         log_dir: identity::log_dir(node, &id),
         pod: id.clone(),
