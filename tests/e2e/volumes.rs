@@ -378,11 +378,26 @@ async fn a_busy_volume_delays_the_end_and_does_not_prevent_it(host: &Host) {
     let volume =
         node.dir().join("root/pods").join(&sandbox.pod.uid.0).join("volumes/kubernetes.io~empty-dir/m");
     let user = std::fs::File::create(volume.join("open")).expect("open");
-    node.remove("busy").expect("remove");
+    node.apply("busy", &text.replace("echo done", "echo next; echo done")).expect("edit");
     let told = until_told(&node, "is still mounted").await;
     assert!(told.contains(&volume.display().to_string()), "{told}");
+    let view = node.view().expect("an agent").borrow().clone();
+    let shown = podstead::report::pods(&view, &podstead::report::Node::default());
+    let messages: Vec<String> = shown
+        .iter()
+        .filter_map(|pod| pod.status.as_ref()?.message.clone())
+        .filter(|m| m.contains(&told[2..]))
+        .collect();
+    let leaving = shown.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+    assert_eq!(
+        (shown.len(), messages.len(), leaving),
+        (2, 2, 1),
+        "the old one and the one that waits: {shown:?}"
+    );
     drop(user);
-    node.empty().await.expect("by itself");
+    pod.logged("c", |log| log.contains("next")).await.expect("the successor, by itself");
+    node.remove("busy").expect("remove");
+    node.empty().await.expect("nothing is left");
 }
 
 async fn an_image_is_mounted_or_said_to_be_too_much_for_the_runtime(host: &Host) {
