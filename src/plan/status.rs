@@ -145,6 +145,8 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
             "Pod was active on the node longer than the specified deadline".to_owned()
         } else {
             pod_failure(known, &pod.identity.uid)
+                .or_else(|| predecessors_failure(pod, observed, known))
+                .unwrap_or_default()
         },
         init,
         containers,
@@ -329,10 +331,21 @@ fn go_duration(seconds: u64) -> String {
     }
 }
 
-fn pod_failure(known: &Known, uid: &PodUid) -> String {
+/// Why the pod that had this name before cannot be taken away from the host.
+fn predecessors_failure(pod: &Pod, observed: &Observed, known: &Known) -> Option<String> {
+    let name = pod.identity.full_name();
+    let uids =
+        observed.leftovers.iter().filter(|(uid, id)| **uid != pod.identity.uid && id.full_name() == name);
+    let failures = uids.filter_map(|(uid, _)| {
+        known.failures.get(&FailureKey { uid: uid.clone(), verb: Verb::Clean, target: String::new() })
+    });
+    failures.map(|f| format!("waiting for the end of the pod before: {}", f.message)).next()
+}
+
+fn pod_failure(known: &Known, uid: &PodUid) -> Option<String> {
     let of_pod = |key: &FailureKey| {
         key.uid == *uid
             && matches!(key.verb, Verb::Prepare | Verb::RunSandbox | Verb::StopSandbox | Verb::RemoveSandbox)
     };
-    known.failures.iter().find(|(key, _)| of_pod(key)).map(|(_, f)| f.message.clone()).unwrap_or_default()
+    known.failures.iter().find(|(key, _)| of_pod(key)).map(|(_, f)| f.message.clone())
 }

@@ -135,6 +135,7 @@ fn security(node: &NodeFacts, spec: &PodSpec) -> ContainerSecurity {
         namespaces: sandbox::namespaces(spec),
         masked_paths: DEFAULT_MASKED_PATHS.map(str::to_owned).to_vec(),
         readonly_paths: DEFAULT_READONLY_PATHS.map(str::to_owned).to_vec(),
+        supplemental_groups: spec.security_context.iter().filter_map(|s| s.fs_group).collect(),
         seccomp: if node.seccomp_default { Profile::RuntimeDefault } else { Profile::Unconfined },
         ..ContainerSecurity::default()
     }

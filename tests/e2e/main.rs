@@ -9,4 +9,5 @@ mod offline;
 mod pods;
 mod storm;
 mod support;
+mod volumes;
 mod walk;
