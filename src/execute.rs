@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId};
 
 use crate::images::{self, ImageProblem};
-use crate::node::cgroup::{CgroupError, Cgroups};
+use crate::node::cgroup::Cgroups;
+use crate::node::systemd;
 use crate::plan::Action;
 use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
 
@@ -109,12 +110,13 @@ impl<R: Runtime> Executor<R> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || {
             files::prepare(&node, &pod).map_err(host)?;
-            // With systemd's driver the runtime has systemd make the slices.
-            if node.cgroup_driver == CgroupDriver::Systemd {
-                return Ok(());
-            }
             let limits = pod.spec.as_ref().map(resources::pod).unwrap_or_default();
-            cgroups.ensure(&identity::cgroup_path(&node, &pod), &limits).map_err(host)
+            let path = identity::cgroup_path(&node, &pod);
+            match node.cgroup_driver {
+                CgroupDriver::Cgroupfs => cgroups.ensure(&path, &limits).map_err(host),
+                // The runtime would have the slice made as well, but without limits.
+                CgroupDriver::Systemd => systemd::ensure(&identity::slice(&path), &limits).map_err(host),
+            }
         })
         .await
     }
@@ -162,10 +164,13 @@ fn clean(node: &NodeFacts, cgroups: &Cgroups, uid: &PodUid) -> Result<(), Failed
         // Not surely ours, or its note is damaged: what it says is needed to take all of it away.
         return files::remove_empty(node, uid).map_err(host);
     };
-    if node.cgroup_driver == CgroupDriver::Cgroupfs {
-        cgroups.remove(&remains.cgroup).map_err(|error: CgroupError| host(error))?;
+    // Only what is surely the pod's: the note is a file and files can be edited.
+    if remains.cgroup.ends_with(&format!("/pod{uid}")) {
+        match node.cgroup_driver {
+            CgroupDriver::Cgroupfs => cgroups.remove(&remains.cgroup).map_err(host)?,
+            CgroupDriver::Systemd => systemd::stop(&identity::slice(&remains.cgroup)).map_err(host)?,
+        }
     }
-    // Only a directory that is surely a pod's: the note is a file and files can be edited.
     if remains.log_dir.parent() == Some(&node.pod_logs_dir)
         && remains.log_dir == identity::log_dir(node, &remains.pod)
     {

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use podstead_runtime::{Error, Runtime};
+use podstead_runtime::{CgroupDriver, Error, Runtime};
 
 use crate::backend::Backend;
 use crate::config::{Config, RuntimeFlags};
 use crate::node::cgroup::Cgroups;
+use crate::node::systemd;
+use crate::pod::identity;
 
 /// What the agent had begun may come to its end after the agent: the node must be seen empty this often in a row.
 const QUIET: u32 = 4;
@@ -20,10 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// that is being torn down.
 pub fn all(flags: &RuntimeFlags, config: &Config) {
     let (flags, cgroup) = (flags.clone(), config.cgroup_root.clone());
+    let slices = config.cgroup_driver == Some(CgroupDriver::Systemd);
     let worker = std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let _ =
             runtime.block_on(async { tokio::time::timeout(PATIENCE, until_quiet(&flags, &cgroup)).await });
+        if slices {
+            let _ = systemd::stop(&identity::slice(&cgroup));
+        }
     });
     let _ = worker.join();
 }
