@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::execute::Executor;
 use crate::manifest::{self, FileReport, FileState};
 use crate::node::{cgroup::Cgroups, facts, links};
-use crate::pod::{NodeFacts, files};
+use crate::pod::{NodeFacts, files, identity};
 use crate::reconcile::{self, View, Wanted};
 use crate::{report, status};
 
@@ -204,16 +204,22 @@ async fn drive<R: Runtime>(
         node_name: config.node_name.clone(),
         node_ips: config.node_ips.clone(),
         memory_capacity: facts::memory_capacity(),
+        cpu_capacity: facts::cpu_capacity(),
+        storage_capacity: facts::storage_capacity(&config.root_dir),
+        recursive_read_only: first.recursive_read_only,
         seccomp_default: config.seccomp_default,
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());
     let thoughts = view.subscribe();
-    let executor = Arc::new(Executor { runtime: Arc::clone(&runtime), node: Arc::new(node), cgroups });
+    let node = Arc::new(node);
+    let files = keep_files(Arc::clone(&node), view.subscribe());
+    let executor = Arc::new(Executor { runtime: Arc::clone(&runtime), node, cgroups });
     tokio::select! {
         () = reconcile::run(executor, wanted, health, view, stop) => {}
         () = status::keep(runtime, status_sender, thoughts) => {}
         () = follow(manifests, wanted_sender) => {}
+        () = files => {}
     }
 }
 
@@ -260,6 +266,34 @@ async fn follow(mut manifests: watch::Receiver<Arc<manifest::Desired>>, wanted: 
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Has the files in volumes follow manifests that change under a fixed uid: what such a pod is told of itself.
+async fn keep_files(node: Arc<NodeFacts>, mut view: watch::Receiver<View>) {
+    let mut last = Arc::default();
+    while view.changed().await.is_ok() {
+        let (wanted, observed) = {
+            let view = view.borrow_and_update();
+            (Arc::clone(&view.wanted), Arc::clone(&view.observed))
+        };
+        if Arc::ptr_eq(&last, &wanted) {
+            continue;
+        }
+        last = Arc::clone(&wanted);
+        let node = Arc::clone(&node);
+        let refreshed = tokio::task::spawn_blocking(move || {
+            let there = |pod: &Pod| observed.leftovers.contains_key(&identity::identity(pod).uid);
+            for pod in wanted.pods.iter().filter(|pod| there(pod)) {
+                match files::refresh(&node, pod) {
+                    Ok(true) => tracing::info!(pod = pod.metadata.name, "files of its volumes changed"),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!("{error}"),
+                }
+            }
+        });
+        let _ = refreshed.await;
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn keep_links(links_dir: PathBuf, logs_dir: PathBuf, mut view: watch::Receiver<View>) {

@@ -4,7 +4,9 @@
 //! never an empty one: it keeps its last good pods and shows why.
 
 mod admit;
+mod admit_env;
 mod admit_parts;
+mod admit_volumes;
 mod check;
 mod claims;
 mod defaults;

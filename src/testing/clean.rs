@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::config::{Config, RuntimeFlags};
 use crate::node::cgroup::Cgroups;
 use crate::node::systemd;
-use crate::pod::identity;
+use crate::pod::{files, identity};
 
 /// What the agent had begun may come to its end after the agent: the node must be seen empty this often in a row.
 const QUIET: u32 = 4;
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn all(flags: &RuntimeFlags, config: &Config) {
     let (flags, cgroup) = (flags.clone(), config.cgroup_root.clone());
     let slices = config.cgroup_driver == Some(CgroupDriver::Systemd);
+    let pods = config.root_dir.join("pods");
     let worker = std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let _ =
@@ -30,6 +31,8 @@ pub fn all(flags: &RuntimeFlags, config: &Config) {
         if slices {
             let _ = systemd::stop(&identity::slice(&cgroup));
         }
+        // Its volumes on tmpfs and the parts of volumes that containers had mounted.
+        let _ = files::unmount_all(&pods);
     });
     let _ = worker.join();
 }

@@ -327,6 +327,57 @@ async fn a_terminal_without_input_keeps_its_interrupt_key(host: &Host) {
     assert!(modes.contains(LocalModes::ISIG | LocalModes::ICANON), "{modes:?}");
 }
 
+/// What Ctrl-C at a terminal does: the whole foreground process group gets the signal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_exec_ends_its_command() {
+    use std::os::unix::process::CommandExt as _;
+    let node = Host::direct().node().await;
+    sleeper(&node, "cut").await;
+    let mark = format!("6{}", std::process::id());
+    let mut child =
+        command(&node, &["exec", "cut-node", "sleep", &mark]).process_group(0).spawn().expect("start");
+    until_running(&mark, true).await;
+    let group = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a pid");
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).expect("interrupt");
+    child.wait().expect("wait");
+    until_running(&mark, false).await;
+}
+
+/// Waits until a `sleep` of so many seconds runs on the node, or does not any more.
+async fn until_running(seconds: &str, wanted: bool) {
+    let line = format!("sleep\0{seconds}\0");
+    let runs = || {
+        let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+        entries
+            .filter_map(|e| std::fs::read(e.path().join("cmdline")).ok())
+            .any(|found| found == line.as_bytes())
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while runs() != wanted {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the command {}",
+            if wanted { "never runs" } else { "runs on" }
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// As `podstead exec ... | head -n1`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_whose_output_nobody_reads_any_more_ends() {
+    use std::io::{BufRead as _, BufReader};
+    let node = Host::direct().node().await;
+    sleeper(&node, "head").await;
+    for flags in [&["exec", "head-node", "yes"][..], &["exec", "-t", "head-node", "yes"]] {
+        let mut child = command(&node, flags).stdout(Stdio::piped()).spawn().expect("start");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        assert_eq!(line.trim(), "y");
+        in_time(child).await;
+    }
+}
+
 async fn a_stopped_container_comes_back_with_the_next_attempt(host: &Host) {
     let node = host.node().await;
     let pod = sleeper(&node, "stop").await;
