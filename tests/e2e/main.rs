@@ -7,6 +7,7 @@ mod images;
 mod library;
 mod offline;
 mod pods;
+mod slices;
 mod storm;
 mod support;
 mod volumes;
