@@ -5,6 +5,7 @@ mod cli;
 mod describe;
 mod images;
 mod library;
+mod life;
 mod offline;
 mod pods;
 mod slices;
