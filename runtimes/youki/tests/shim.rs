@@ -12,8 +12,8 @@ use direct_world::pods::{
     code, kill, processes, run, run_dir, running, said, sh, shim, spec, start, status, unified, until,
 };
 use direct_world::{DIRECTORY, cgroup, directory, world};
-use podstead_runtime::suite::{Pod, see, until as until_state, until_exited, until_file};
-use podstead_runtime::{ContainerId, ContainerState, NamespaceMode, Runtime as _, SandboxId, SandboxState};
+use podstead_runtime::suite::{Pod, sandbox_spec, see, until as until_state, until_exited, until_file};
+use podstead_runtime::{ContainerId, ContainerState, Error, NamespaceMode, Runtime as _, SandboxId, SandboxState};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 fn is_unknown_end(state: &ContainerState) -> bool {
@@ -284,6 +284,29 @@ async fn a_container_made_while_its_sandbox_is_removed_is_gone_too() {
         };
         assert!(!ids(&directory().join("root/containers")).iter().any(of_pod), "{n}");
     }
+}
+
+/// What a kill in the middle of a removal leaves looks half-made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_was_cut_short_keeps_the_log_of_what_ran() {
+    let w = world().await;
+    let pod = Pod::run(&w).await;
+    let mut spec = spec(&w, &pod, "true");
+    let ran = pod.start_spec(&w, &spec).await;
+    until_exited(&w, &ran).await;
+    let log = pod.spec.log_directory.join(&spec.log_path);
+    spec.name = "waits".into();
+    spec.log_path = "waits/0.log".into();
+    let never = w.ours.create_container(&pod.id, &spec, &pod.spec).await.expect("create");
+    w.ours.stop_container(&never, Duration::ZERO).await.expect("stop");
+    for id in [&ran, &never] {
+        let dir = directory().join("root/containers").join(&id.0);
+        fs::rename(dir.join("container.json"), dir.join("making.json")).expect("cut short");
+    }
+    let unused = pod.spec.log_directory.join(&spec.log_path);
+    assert!(log.exists() && unused.exists());
+    pod.end(&w).await;
+    assert!(log.exists() && !unused.exists(), "one was used, the other was not");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
