@@ -281,7 +281,7 @@ async fn kills_at_any_moment_leave_only_whole_things() {
         let left = root.join("tmp").read_dir().map_or(0, Iterator::count);
         torn += usize::from(left > 0);
         let store = Store::open(&root).await.unwrap();
-        assert_eq!(names(&root.join("tmp")).len(), 1, "what the killed one left is swept");
+        assert!(names(&root.join("tmp")).is_empty(), "what the killed one left is swept");
         for image in store.list().await.unwrap() {
             whole += 1;
             assert_eq!(merged(&image.layers, "etc/motd").unwrap(), b"hello");

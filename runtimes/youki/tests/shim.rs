@@ -309,6 +309,42 @@ async fn a_removal_that_was_cut_short_keeps_the_log_of_what_ran() {
     assert!(log.exists() && !unused.exists(), "one was used, the other was not");
 }
 
+/// No inode is left where records, images and what containers write are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_an_agent_begins_sees_stops_and_removes() {
+    let w = world().await;
+    let small = directory().join("small");
+    fs::create_dir_all(&small).expect("make a directory");
+    mount("tmpfs", &small, "tmpfs", MountFlags::empty(), Some(c"nr_inodes=2000")).expect("mount");
+    let open = || async {
+        let mut options = direct_world::options("podstead");
+        options.root = small.join("root");
+        options.state_dir = directory().join("small-state");
+        podstead_youki::Direct::open(options).await
+    };
+    let w = direct_world::Libcontainer { ours: open().await.expect("open"), ..w };
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/images/out/busybox.tar");
+    let imported = w.ours.import_image(&archive, None, podstead_runtime::PullProgress::none()).await;
+    imported.expect("import");
+    let pod = Pod::run(&w).await;
+    let id = start(&w, &pod, &spec(&w, &pod, "echo ready; sleep 1000")).await;
+    let full = |n: u32| fs::File::create(small.join(n.to_string())).is_err();
+    assert!((0..3000).any(full), "the disk becomes full");
+    let w = direct_world::Libcontainer { ours: open().await.expect("open again"), ..w };
+    assert!(see(&w, &id).await.expect("seen").is_running());
+    w.ours.stop_container(&id, Duration::ZERO).await.expect("stop");
+    assert!(matches!(see(&w, &id).await.expect("seen").state, ContainerState::Exited { .. }));
+    w.ours.stop_sandbox(&pod.id).await.expect("stop_sandbox");
+    let (sandboxes, _) = pod.left(&w).await;
+    assert_eq!(sandboxes[0].state, SandboxState::NotReady);
+    w.ours.remove_container(&id).await.expect("remove");
+    w.ours.remove_sandbox(&pod.id).await.expect("remove_sandbox");
+    let (sandboxes, containers) = pod.left(&w).await;
+    assert!(sandboxes.is_empty() && containers.is_empty());
+    drop(w);
+    unmount(&small, UnmountFlags::DETACH).expect("unmount");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_and_removing_at_once_are_both_successes() {
     let w = world().await;

@@ -106,6 +106,17 @@ pub(crate) fn gone(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// A disk without room for a note keeps nothing from being stopped: the note is left out.
+pub(crate) fn unless_full(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            tracing::warn!(%error, "the disk is full; what is stopped is not written down");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Whether the pod's namespaces are still there; after a reboot they are not.
 pub(crate) fn is_up(layout: &Layout, id: &str, spec: &SandboxSpec) -> bool {
     let at = |kind: &str| namespace::is_pinned(&layout.namespaces(id).join(kind));
