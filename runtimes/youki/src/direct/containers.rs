@@ -285,7 +285,7 @@ impl Inner {
     pub(super) async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
         let doing = of("update resources of", id);
         let record = self.our_container(&doing, id)?.ok_or_else(|| missing(&doing, id))?;
-        let limits = bundle::resources(resources, &self.node);
+        let limits = bundle::changed_resources(resources, &self.node);
         blocking(doing, move || apply(&record, &limits)).await
     }
 }
