@@ -345,6 +345,36 @@ async fn on_a_full_disk_an_agent_begins_sees_stops_and_removes() {
     unmount(&small, UnmountFlags::DETACH).expect("unmount");
 }
 
+/// Whichever comes first: what a container is made of stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_not_removed_under_a_container_in_the_making() {
+    let w = world().await;
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/images/out/busybox.tar");
+    let image = podstead_runtime::ImageSpec { image: direct_world::BUSYBOX.into(), ..Default::default() };
+    let pod = Pod::run(&w).await;
+    let mut spec = spec(&w, &pod, "sleep 1000");
+    for n in 0..30 {
+        w.ours.import_image(&archive, None, podstead_runtime::PullProgress::none()).await.expect("import");
+        spec.attempt = n;
+        let create = w.ours.create_container(&pod.id, &spec, &pod.spec);
+        let remove = async {
+            tokio::time::sleep(Duration::from_micros(u64::from(n) * 100)).await;
+            w.ours.remove_image(&image).await
+        };
+        let (made, removed) = tokio::join!(create, remove);
+        match made {
+            Ok(id) => {
+                assert!(removed.is_err(), "{n}");
+                assert!(w.ours.image(&image).await.expect("look").is_some(), "{n}");
+                w.ours.remove_container(&id).await.expect("remove");
+            }
+            // Not one about a directory that went while it was being mounted.
+            Err(error) => assert!(matches!(error, Error::NotFound { .. }), "{n}: {error}"),
+        }
+    }
+    pod.end(&w).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_and_removing_at_once_are_both_successes() {
     let w = world().await;

@@ -17,7 +17,7 @@ use super::records::{ContainerRecord, SandboxRecord, is_owned, new_id};
 use super::removal::missing;
 use super::{Inner, facts, pods};
 use crate::bundle::{self, Bundle, Input};
-use crate::image::Image;
+use crate::image::{self, Image};
 use crate::launch::{self, LaunchError, Shim};
 use crate::shim::files::write_json;
 use crate::shim::protocol::{Request, ShimSpec, kept, run};
@@ -54,25 +54,10 @@ impl Inner {
             return Err(Error::State { doing: doing.to_owned(), cause: "the sandbox is stopped".into() });
         }
         let wanted = if spec.image_id.is_empty() { &spec.image.image } else { &spec.image_id };
-        let image = self.images.get(wanted).await.map_err(|error| match errors::image(doing, &error) {
-            Error::NotFound { doing, .. } => Error::not_found(doing, format!("image {}", spec.image.image)),
-            other => other,
-        })?;
+        let image = self.images.get(wanted).await;
+        let image = image.map_err(|error| no_image(doing, &spec.image.image, &error))?;
         let id = new_id().map_err(|e| Error::failed(doing, e))?;
-        let (inner, said, new) = (Arc::clone(self), doing.to_owned(), id.clone());
-        let prepared = blocking(doing, move || {
-            Ok(inner
-                .prepare(&said, &new, &pod, &spec, &image)
-                .and_then(|()| inner.still_takes(&said, &pod.id)))
-        });
-        let prepared = prepared.await?;
-        let made = match prepared {
-            Ok(()) => {
-                let made = self.launcher.make(&self.layout.run(&id)).await;
-                made.map_err(|error| errors::launch(doing, &error))
-            }
-            Err(error) => Err(error),
-        };
+        let made = self.make_container(doing, &id, pod, spec, image).await;
         match made {
             Ok(()) => Ok(ContainerId(id)),
             Err(error) => {
@@ -82,6 +67,31 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    async fn make_container(
+        self: &Arc<Self>,
+        doing: &str,
+        id: &str,
+        pod: SandboxRecord,
+        spec: ContainerSpec,
+        image: Image,
+    ) -> Result<()> {
+        let (inner, said, id) = (Arc::clone(self), doing.to_owned(), id.to_owned());
+        let run_dir = self.layout.run(&id);
+        let prepared = blocking(doing, move || {
+            let prepare = || {
+                inner.prepare(&said, &id, &pod, &spec, &image)?;
+                // Now that it is written down who uses the image: until now it could be removed.
+                let held = inner.images.hold(&image.id);
+                held.map_err(|error| no_image(&said, &spec.image.image, &error))?;
+                inner.still_takes(&said, &pod.id)
+            };
+            Ok(prepare())
+        });
+        prepared.await??;
+        let made = self.launcher.make(&run_dir).await;
+        made.map_err(|error| errors::launch(doing, &error))
     }
 
     /// Whether the sandbox was left alone since its container was written down. Blocks.
@@ -287,6 +297,14 @@ impl Inner {
         let record = self.our_container(&doing, id)?.ok_or_else(|| missing(&doing, id))?;
         let limits = bundle::changed_resources(resources, &self.node);
         blocking(doing, move || apply(&record, &limits)).await
+    }
+}
+
+/// The image store's failure, with the name that the user knows the image by.
+fn no_image(doing: &str, name: &str, error: &image::Error) -> Error {
+    match errors::image(doing, error) {
+        Error::NotFound { doing, .. } => Error::not_found(doing, format!("image {name}")),
+        other => other,
     }
 }
 
