@@ -13,7 +13,9 @@ use direct_world::pods::{
 };
 use direct_world::{DIRECTORY, cgroup, directory, world};
 use podstead_runtime::suite::{Pod, sandbox_spec, see, until as until_state, until_exited, until_file};
-use podstead_runtime::{ContainerId, ContainerState, Error, NamespaceMode, Runtime as _, SandboxId, SandboxState};
+use podstead_runtime::{
+    ContainerId, ContainerState, Error, NamespaceMode, Runtime as _, SandboxId, SandboxState,
+};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 fn is_unknown_end(state: &ContainerState) -> bool {
@@ -283,6 +285,32 @@ async fn a_container_made_while_its_sandbox_is_removed_is_gone_too() {
                 .any(|f| fs::read_to_string(dir.join(f)).is_ok_and(|t| t.contains(&pod.id.0)))
         };
         assert!(!ids(&directory().join("root/containers")).iter().any(of_pod), "{n}");
+    }
+}
+
+/// Whichever comes first: nothing is made in a sandbox that was stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_made_while_its_sandbox_is_stopped_is_made_before_or_not_at_all() {
+    let w = world().await;
+    for n in 0..40_u64 {
+        let mut pod = sandbox_spec(&w);
+        // With nothing of its own that a container could miss once it is stopped.
+        (pod.security.namespaces.network, pod.security.namespaces.ipc) =
+            (NamespaceMode::Node, NamespaceMode::Node);
+        let id = w.ours.run_sandbox(&pod).await.expect("run_sandbox");
+        let pod = Pod { spec: pod, id };
+        let mut spec = spec(&w, &pod, "sleep 1000");
+        spec.security.namespaces = pod.spec.security.namespaces.clone();
+        let create = w.ours.create_container(&pod.id, &spec, &pod.spec);
+        let stop = async {
+            tokio::time::sleep(Duration::from_micros(n * 150)).await;
+            w.ours.stop_sandbox(&pod.id).await.expect("stop_sandbox");
+        };
+        let (made, ()) = tokio::join!(create, stop);
+        let (_, containers) = pod.left(&w).await;
+        let waiting = containers.iter().any(|c| matches!(c.state, ContainerState::Created) || c.is_running());
+        assert!(!waiting, "{n}: {made:?} {containers:?}");
+        pod.end(&w).await;
     }
 }
 

@@ -77,7 +77,7 @@ impl Inner {
         spec: ContainerSpec,
         image: Image,
     ) -> Result<()> {
-        let (inner, said, id) = (Arc::clone(self), doing.to_owned(), id.to_owned());
+        let (inner, said, id, sandbox) = (Arc::clone(self), doing.to_owned(), id.to_owned(), pod.id.clone());
         let run_dir = self.layout.run(&id);
         let prepared = blocking(doing, move || {
             let prepare = || {
@@ -91,7 +91,10 @@ impl Inner {
         });
         prepared.await??;
         let made = self.launcher.make(&run_dir).await;
-        made.map_err(|error| errors::launch(doing, &error))
+        made.map_err(|error| errors::launch(doing, &error))?;
+        // Whoever stopped the sandbox meanwhile may have looked before there was anything to kill.
+        let (inner, said) = (Arc::clone(self), doing.to_owned());
+        blocking(doing, move || Ok(inner.still_takes(&said, &sandbox))).await?
     }
 
     /// Whether the sandbox was left alone since its container was written down. Blocks.
