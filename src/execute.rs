@@ -1,16 +1,19 @@
 //! One action -> one effect: a verb of the runtime, or the host's side of a pod. Decides nothing, retries nothing.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId};
+use podstead_runtime::{CgroupDriver, ContainerId, ContainerSpec, PodUid, Retry, Runtime, SandboxId, labels};
 
+use crate::events::{Events, from_steps};
+use crate::hooks;
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
-use crate::plan::Action;
-use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
+use crate::plan::{self, Action};
+use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
+use crate::{probe, probing};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Executor<R> {
     pub node: Arc<NodeFacts>,
     /// Its cgroups.
     pub cgroups: Arc<Cgroups>,
+    /// Where it is told what happens to pods.
+    pub events: Events,
 }
 
 /// What of the present reading an action needs.
@@ -32,6 +37,8 @@ pub struct Context {
     pub sandbox_attempt: u32,
     /// The pod's addresses.
     pub ips: Vec<IpAddr>,
+    /// The instance the action is about, if it is about one.
+    pub container: Option<podstead_runtime::Container>,
 }
 
 /// An action failed.
@@ -51,6 +58,15 @@ impl From<podstead_runtime::Error> for Failed {
     }
 }
 
+impl Failed {
+    /// A bug: what carried the action out panicked with this.
+    pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+        host(format!("podstead has a bug, it panicked: {text}"))
+    }
+}
+
 impl From<ImageProblem> for Failed {
     fn from(problem: ImageProblem) -> Self {
         Self { retry: problem.retry, reason: problem.reason, message: problem.message }
@@ -67,11 +83,13 @@ impl<R: Runtime> Executor<R> {
         let runtime = &*self.runtime;
         match action {
             Action::PreparePod { .. } => self.prepare(context.manifest()?).await?,
-            Action::EnsureImage { container, .. } => {
+            Action::EnsureImage { uid, container, .. } => {
                 let pod = context.manifest()?;
                 let spec = find(&pod, container)?;
                 let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-                return Ok(Some(images::ensure(runtime, &container::image_spec(&pod, spec), policy).await?));
+                let image = container::image_spec(&pod, spec);
+                let tell = from_steps::image(&self.events, uid, container, &image.image);
+                return Ok(Some(images::ensure(runtime, &image, policy, &tell).await?));
             }
             Action::RunSandbox { attempt, .. } => {
                 let spec = sandbox::sandbox_spec(&self.node, &*context.manifest()?, *attempt);
@@ -82,12 +100,24 @@ impl<R: Runtime> Executor<R> {
                     attempt: *attempt,
                     image_id: image_id.clone(),
                     annotations: annotations.clone(),
-                    hosts_file: None,
+                    ips: context.ips.clone(),
+                    ..container::Instance::default()
                 };
                 self.create(context, sandbox, container, instance).await?;
             }
             Action::StartContainer { id, .. } => runtime.start_container(id).await?,
-            Action::StopContainer { id, grace, .. } => runtime.stop_container(id, *grace).await?,
+            Action::PostStart { uid, container, id } => {
+                self.post_start(context, uid, container, id).await?;
+            }
+            Action::PreStop { grace, .. } => self.pre_stop(context, *grace).await,
+            Action::StopContainer { id, grace, hook, .. } => {
+                let begun = Instant::now();
+                if *hook {
+                    self.pre_stop(context, *grace).await;
+                }
+                let left = grace.saturating_sub(begun.elapsed()).max(plan::LEAST_GRACE);
+                runtime.stop_container(id, if *hook { left } else { *grace }).await?;
+            }
             Action::RemoveContainer { id, .. } => runtime.remove_container(id).await?,
             Action::StopSandbox { id, .. } => runtime.stop_sandbox(id).await?,
             Action::RemoveSandbox { id, .. } => runtime.remove_sandbox(id).await?,
@@ -117,32 +147,93 @@ impl<R: Runtime> Executor<R> {
         name: &str,
         mut instance: container::Instance,
     ) -> Result<(), Failed> {
-        let pod = context.manifest()?;
-        let (node, ips, owned) = (Arc::clone(&self.node), context.ips.clone(), Arc::clone(&pod));
-        let log = name.to_owned();
-        let hosts: Option<PathBuf> = blocking(move || {
-            files::make_log_dir(&node, &identity::identity(&owned), &log).map_err(host)?;
-            files::write_hosts(&node, &owned, &ips).map_err(host)
+        let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
+        for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
+            let uid = identity::identity(&pod).uid;
+            let tell = from_steps::image(&self.events, &uid, name, &image.image);
+            images::ensure(&*self.runtime, &image, &policy, &tell).await?;
+        }
+        let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
+        let spec = blocking(move || {
+            let container = find(&owned, &wanted)?;
+            files::make_log_dir(&node, &identity::identity(&owned), &wanted).map_err(host)?;
+            instance.hosts_file = files::write_hosts(&node, &owned, &instance.ips).map_err(host)?;
+            prepared(&node, &owned, container, instance)
         })
         .await?;
-        instance.hosts_file = hosts;
-        let spec =
-            container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(|error| {
-                Failed {
-                    retry: Retry::Backoff,
-                    reason: "CreateContainerConfigError",
-                    message: error.to_string(),
-                }
-            })?;
         let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
+    }
+
+    /// The hook of a container that runs, noted when it is over, so that no other agent repeats it.
+    async fn post_start(
+        &self,
+        context: &Context,
+        uid: &PodUid,
+        name: &str,
+        id: &ContainerId,
+    ) -> Result<(), Failed> {
+        let pod = context.manifest()?;
+        let container = find(&pod, name)?;
+        if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) {
+            let ips = probing::hosts(&self.node, &pod, &context.ips);
+            let target = hooks::Target { id: id.clone(), ports: probe::target::ports(container), ips };
+            hooks::run(&*self.runtime, &hook, &target).await.map_err(|message| Failed {
+                retry: Retry::Backoff,
+                reason: "PostStartHookError",
+                message: format!("postStart hook of {name}: {message}"),
+            })?;
+        }
+        let (node, uid, name, id) = (Arc::clone(&self.node), uid.clone(), name.to_owned(), id.clone());
+        blocking(move || files::note_hook(&node, &uid, &name, &id).map_err(host)).await
+    }
+
+    /// The hook that was written on the container; how it went is told and changes nothing.
+    async fn pre_stop(&self, context: &Context, grace: Duration) {
+        let Some(container) = &context.container else { return };
+        let Some(text) = container.annotations.get(labels::PRE_STOP) else { return };
+        let ports = container.annotations.get(labels::CONTAINER_PORTS);
+        let ports = ports.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let written = Container { ports, ..Container::default() };
+        let ips = if context.ips.is_empty() { self.node.node_ips.clone() } else { context.ips.clone() };
+        let target =
+            hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
+        let outcome = match serde_json::from_str(text) {
+            Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),
+            Ok(hook) => tokio::time::timeout(grace, hooks::run(&*self.runtime, &hook, &target))
+                .await
+                .unwrap_or_else(|_| Err(format!("not over after {} s", grace.as_secs()))),
+        };
+        if let Err(message) = outcome {
+            tracing::warn!(container = container.name, "preStop hook failed, going on: {message}");
+            from_steps::pre_stop_failed(&self.events, &container.pod_uid(), &container.name, &message);
+        }
     }
 
     async fn clean(&self, uid: PodUid) -> Result<(), Failed> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || clean(&node, &cgroups, &uid)).await
     }
+}
+
+/// The container's spec, with everything on the host that it speaks of.
+fn prepared(
+    node: &NodeFacts,
+    pod: &Pod,
+    container: &Container,
+    mut instance: container::Instance,
+) -> Result<ContainerSpec, Failed> {
+    let wrong = |error: &dyn std::fmt::Display| Failed {
+        retry: Retry::Backoff,
+        reason: "CreateContainerConfigError",
+        message: error.to_string(),
+    };
+    instance.env_files = files::read_env_files(node, pod, container);
+    let spec = container::container_spec(node, pod, container, &instance).map_err(|error| wrong(&error))?;
+    let parts = volumes::sub_paths(node, pod, container, &spec.env).map_err(|error| wrong(&error))?;
+    files::bind_sub_paths(&identity::identity(pod).uid, &parts).map_err(|error| wrong(&error))?;
+    Ok(spec)
 }
 
 /// Takes the host's side of a pod away; its directory, which holds the note of what there is, goes last.
@@ -177,7 +268,8 @@ impl Context {
 }
 
 fn find<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, Failed> {
-    let found = pod.spec.iter().flat_map(|s| &s.containers).find(|c| c.name == name);
+    let mut all = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
+    let found = all.find(|c| c.name == name);
     found.ok_or_else(|| host(format!("the pod has no container {name}")))
 }
 
