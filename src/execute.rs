@@ -197,8 +197,7 @@ impl<R: Runtime> Executor<R> {
         let ports = ports.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let written = Container { ports, ..Container::default() };
         let ips = if context.ips.is_empty() { self.node.node_ips.clone() } else { context.ips.clone() };
-        let target =
-            hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
+        let target = hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
         let outcome = match serde_json::from_str(text) {
             Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),
             Ok(hook) => tokio::time::timeout(grace, hooks::run(&*self.runtime, &hook, &target))

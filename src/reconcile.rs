@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{ContainerId, Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
+use podstead_runtime::{
+    ContainerId, Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -182,11 +184,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// One round; answers how long the loop may sleep.
-    async fn round(
-        &mut self,
-        wanted: Arc<Wanted>,
-        probed: &BTreeMap<ContainerId, Probed>,
-    ) -> Duration {
+    async fn round(&mut self, wanted: Arc<Wanted>, probed: &BTreeMap<ContainerId, Probed>) -> Duration {
         let pods: HashMap<PodUid, Arc<Pod>> = wanted
             .pods
             .iter()
@@ -199,8 +197,7 @@ impl<R: Runtime> Reconciler<R> {
         self.take_manifests(&pods);
         let reading = self.jobs.observing();
         let observed =
-            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, probed).await
-            {
+            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, probed).await {
                 Ok(observed) => observed,
                 Err(error) => return self.blind(&error),
             };

@@ -63,7 +63,17 @@ impl Loop {
             view_here,
             stopped,
         ));
-        Self { fake: fake.clone(), wanted, view, stop, events, task, executor: weak, _status: status, _verdicts: verdicts }
+        Self {
+            fake: fake.clone(),
+            wanted,
+            view,
+            stop,
+            events,
+            task,
+            executor: weak,
+            _status: status,
+            _verdicts: verdicts,
+        }
     }
 
     /// Waits until what the loop sees is so.

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
 
 use super::admit_env as env;
 use super::admit_parts as parts;
-use super::admit_volumes as volumes;
 use super::admit_probes;
+use super::admit_volumes as volumes;
 use super::check::Places;
 use super::identity::CONFIG_MIRROR;
 use super::names;
