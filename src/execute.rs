@@ -1,19 +1,18 @@
 //! One action -> one effect: a verb of the runtime, or the host's side of a pod. Decides nothing, retries nothing.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{CgroupDriver, ContainerId, PodUid, Retry, Runtime, SandboxId, labels};
+use podstead_runtime::{CgroupDriver, ContainerId, ContainerSpec, PodUid, Retry, Runtime, SandboxId, labels};
 
 use crate::events::{Events, from_steps};
 use crate::hooks;
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::plan::{self, Action};
-use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
+use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -58,6 +57,15 @@ impl From<podstead_runtime::Error> for Failed {
     }
 }
 
+impl Failed {
+    /// A bug: what carried the action out panicked with this.
+    pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+        host(format!("podstead has a bug, it panicked: {text}"))
+    }
+}
+
 impl From<ImageProblem> for Failed {
     fn from(problem: ImageProblem) -> Self {
         Self { retry: problem.retry, reason: problem.reason, message: problem.message }
@@ -91,7 +99,8 @@ impl<R: Runtime> Executor<R> {
                     attempt: *attempt,
                     image_id: image_id.clone(),
                     annotations: annotations.clone(),
-                    hosts_file: None,
+                    ips: context.ips.clone(),
+                    ..container::Instance::default()
                 };
                 self.create(context, sandbox, container, instance).await?;
             }
@@ -137,23 +146,20 @@ impl<R: Runtime> Executor<R> {
         name: &str,
         mut instance: container::Instance,
     ) -> Result<(), Failed> {
-        let pod = context.manifest()?;
-        let (node, ips, owned) = (Arc::clone(&self.node), context.ips.clone(), Arc::clone(&pod));
-        let log = name.to_owned();
-        let hosts: Option<PathBuf> = blocking(move || {
-            files::make_log_dir(&node, &identity::identity(&owned), &log).map_err(host)?;
-            files::write_hosts(&node, &owned, &ips).map_err(host)
+        let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
+        for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
+            let uid = identity::identity(&pod).uid;
+            let tell = from_steps::image(&self.events, &uid, name, &image.image);
+            images::ensure(&*self.runtime, &image, &policy, &tell).await?;
+        }
+        let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
+        let spec = blocking(move || {
+            let container = find(&owned, &wanted)?;
+            files::make_log_dir(&node, &identity::identity(&owned), &wanted).map_err(host)?;
+            instance.hosts_file = files::write_hosts(&node, &owned, &instance.ips).map_err(host)?;
+            prepared(&node, &owned, container, instance)
         })
         .await?;
-        instance.hosts_file = hosts;
-        let spec =
-            container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(|error| {
-                Failed {
-                    retry: Retry::Backoff,
-                    reason: "CreateContainerConfigError",
-                    message: error.to_string(),
-                }
-            })?;
         let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
@@ -202,6 +208,25 @@ impl<R: Runtime> Executor<R> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || clean(&node, &cgroups, &uid)).await
     }
+}
+
+/// The container's spec, with everything on the host that it speaks of.
+fn prepared(
+    node: &NodeFacts,
+    pod: &Pod,
+    container: &Container,
+    mut instance: container::Instance,
+) -> Result<ContainerSpec, Failed> {
+    let wrong = |error: &dyn std::fmt::Display| Failed {
+        retry: Retry::Backoff,
+        reason: "CreateContainerConfigError",
+        message: error.to_string(),
+    };
+    instance.env_files = files::read_env_files(node, pod, container);
+    let spec = container::container_spec(node, pod, container, &instance).map_err(|error| wrong(&error))?;
+    let parts = volumes::sub_paths(node, pod, container, &spec.env).map_err(|error| wrong(&error))?;
+    files::bind_sub_paths(&identity::identity(pod).uid, &parts).map_err(|error| wrong(&error))?;
+    Ok(spec)
 }
 
 /// Takes the host's side of a pod away; its directory, which holds the note of what there is, goes last.

@@ -36,7 +36,12 @@ pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<()> {
 /// The node's name and its pods, as a running agent knows them, or, without one, as the runtime has them.
 pub(super) async fn known(flags: &RuntimeFlags) -> anyhow::Result<(String, Vec<Pod>)> {
     match published(flags) {
-        Some(published) => Ok((published.node, published.pods)),
+        Some(published) => {
+            if let Some(error) = &published.error {
+                eprintln!("podstead: the runtime cannot be read, these are the pods as last seen: {error}");
+            }
+            Ok((published.node, published.pods))
+        }
         None => from_runtime(flags).await,
     }
 }
