@@ -13,6 +13,7 @@ use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::plan::{self, Action};
 use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
+use crate::{probe, probing};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -174,9 +175,10 @@ impl<R: Runtime> Executor<R> {
         id: &ContainerId,
     ) -> Result<(), Failed> {
         let pod = context.manifest()?;
-        let hook = find(&pod, name)?.lifecycle.as_ref().and_then(|l| l.post_start.clone());
-        if let Some(hook) = hook {
-            let target = hooks::Target { id: id.clone() };
+        let container = find(&pod, name)?;
+        if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) {
+            let ips = probing::hosts(&self.node, &pod, &context.ips);
+            let target = hooks::Target { id: id.clone(), ports: probe::target::ports(container), ips };
             hooks::run(&*self.runtime, &hook, &target).await.map_err(|message| Failed {
                 retry: Retry::Backoff,
                 reason: "PostStartHookError",
@@ -191,7 +193,11 @@ impl<R: Runtime> Executor<R> {
     async fn pre_stop(&self, context: &Context, grace: Duration) {
         let Some(container) = &context.container else { return };
         let Some(text) = container.annotations.get(labels::PRE_STOP) else { return };
-        let target = hooks::Target { id: container.id.clone() };
+        let ports = container.annotations.get(labels::CONTAINER_PORTS);
+        let ports = ports.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let written = Container { ports, ..Container::default() };
+        let ips = if context.ips.is_empty() { self.node.node_ips.clone() } else { context.ips.clone() };
+        let target = hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
         let outcome = match serde_json::from_str(text) {
             Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),
             Ok(hook) => tokio::time::timeout(grace, hooks::run(&*self.runtime, &hook, &target))

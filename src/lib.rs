@@ -18,6 +18,7 @@ pub mod observe;
 pub mod plan;
 pub mod pod;
 pub mod probe;
+pub mod probing;
 pub mod quantity;
 pub mod reconcile;
 pub mod report;

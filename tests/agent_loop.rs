@@ -31,6 +31,7 @@ struct Loop {
     task: JoinHandle<()>,
     executor: std::sync::Weak<Executor<Fake>>,
     _status: watch::Sender<RuntimeStatus>,
+    _verdicts: watch::Sender<Arc<podstead::probe::Verdicts>>,
 }
 
 impl Loop {
@@ -53,8 +54,26 @@ impl Loop {
         let (status, status_there) = watch::channel(RuntimeStatus::default());
         let (view_here, view) = watch::channel(View::default());
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(reconcile::run(executor, wanted_there, status_there, view_here, stopped));
-        Self { fake: fake.clone(), wanted, view, stop, events, task, executor: weak, _status: status }
+        let (verdicts, verdicts_there) = watch::channel(Arc::default());
+        let task = tokio::spawn(reconcile::run(
+            executor,
+            wanted_there,
+            status_there,
+            verdicts_there,
+            view_here,
+            stopped,
+        ));
+        Self {
+            fake: fake.clone(),
+            wanted,
+            view,
+            stop,
+            events,
+            task,
+            executor: weak,
+            _status: status,
+            _verdicts: verdicts,
+        }
     }
 
     /// Waits until what the loop sees is so.
