@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::execute::Executor;
 use crate::manifest::{self, FileReport, FileState};
 use crate::node::{cgroup::Cgroups, facts, links};
-use crate::pod::{NodeFacts, files};
+use crate::pod::{NodeFacts, files, security};
 use crate::reconcile::{self, View, Wanted};
 use crate::{report, status};
 
@@ -177,6 +177,12 @@ async fn drive<R: Runtime>(
         node_ips: config.node_ips.clone(),
         memory_capacity: facts::memory_capacity(),
         seccomp_default: config.seccomp_default,
+        security: security::Facts {
+            sysctls: config.allowed_unsafe_sysctls.clone(),
+            apparmor: facts::apparmor(),
+            strict_groups: first.strict_groups,
+            masked_paths: facts::thermal_throttles(),
+        },
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId};
+use podstead_runtime::{CgroupDriver, Error, ImageSpec, PodUid, Retry, Runtime, SandboxId};
 
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::plan::Action;
-use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
+use crate::pod::{NodeFacts, admission, container, files, identity, resources, sandbox, security};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ pub struct Failed {
     pub message: String,
 }
 
-impl From<podstead_runtime::Error> for Failed {
-    fn from(error: podstead_runtime::Error) -> Self {
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
         Self { retry: error.retry(), reason: "", message: error.to_string() }
     }
 }
@@ -55,6 +55,17 @@ impl From<ImageProblem> for Failed {
     fn from(problem: ImageProblem) -> Self {
         Self { retry: problem.retry, reason: problem.reason, message: problem.message }
     }
+}
+
+impl From<admission::Rejected> for Failed {
+    fn from(rejected: admission::Rejected) -> Self {
+        Self { retry: Retry::Never, reason: rejected.reason, message: rejected.to_string() }
+    }
+}
+
+/// The manifest asks for what cannot be on this node or with this image.
+fn config(error: impl std::fmt::Display) -> Failed {
+    Failed { retry: Retry::Backoff, reason: "CreateContainerConfigError", message: error.to_string() }
 }
 
 fn host(error: impl std::fmt::Display) -> Failed {
@@ -81,6 +92,7 @@ impl<R: Runtime> Executor<R> {
                 let instance = container::Instance {
                     attempt: *attempt,
                     image_id: image_id.clone(),
+                    image_user: self.image_user(container, image_id).await?,
                     annotations: annotations.clone(),
                     hosts_file: None,
                 };
@@ -97,6 +109,7 @@ impl<R: Runtime> Executor<R> {
     }
 
     async fn prepare(&self, pod: Arc<Pod>) -> Result<(), Failed> {
+        admission::admit(&self.node, &pod)?;
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || {
             files::prepare(&node, &pod).map_err(host)?;
@@ -118,6 +131,7 @@ impl<R: Runtime> Executor<R> {
         mut instance: container::Instance,
     ) -> Result<(), Failed> {
         let pod = context.manifest()?;
+        security::verify_non_root(&pod, find(&pod, name)?, &instance.image_user).map_err(config)?;
         let (node, ips, owned) = (Arc::clone(&self.node), context.ips.clone(), Arc::clone(&pod));
         let log = name.to_owned();
         let hosts: Option<PathBuf> = blocking(move || {
@@ -127,16 +141,19 @@ impl<R: Runtime> Executor<R> {
         .await?;
         instance.hosts_file = hosts;
         let spec =
-            container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(|error| {
-                Failed {
-                    retry: Retry::Backoff,
-                    reason: "CreateContainerConfigError",
-                    message: error.to_string(),
-                }
-            })?;
+            container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(config)?;
         let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
+    }
+
+    /// Who a container runs as when its pod does not say: the image knows.
+    async fn image_user(&self, container: &str, image: &str) -> Result<security::ImageUser, Failed> {
+        let found = self.runtime.image(&ImageSpec::from(image)).await?;
+        let missing = || {
+            Failed::from(Error::not_found(format!("create container {container}"), format!("image {image}")))
+        };
+        found.as_ref().map(security::ImageUser::from).ok_or_else(missing)
     }
 
     async fn clean(&self, uid: PodUid) -> Result<(), Failed> {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, Volume};
 
 use super::admit_parts as parts;
+use super::admit_security as security;
 use super::check::Places;
 use super::identity::CONFIG_MIRROR;
 use super::names;
@@ -15,7 +16,6 @@ use super::refusal::{Position, Refusals};
 
 /// All annotations of an object together, as in the API.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
-const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Collects errors with the place of a field, or of its nearest ancestor in the text.
 pub(crate) struct Report<'a> {
@@ -64,7 +64,10 @@ pub(crate) fn pod(pod: &Pod, node: &str, report: &mut Report<'_>) {
     metadata(pod, node, report);
     match &pod.spec {
         None => report.add("spec", "is missing"),
-        Some(spec) => self::spec(spec, report),
+        Some(spec) => {
+            self::spec(spec, report);
+            security::pod(pod, spec, report);
+        }
     }
 }
 
@@ -102,10 +105,6 @@ fn metadata(pod: &Pod, node: &str, report: &mut Report<'_>) {
                  (and the uid, so that changes are noticed)",
             );
         }
-        if key.starts_with(APPARMOR) {
-            let version = env!("CARGO_PKG_VERSION");
-            report.add(&field, format!("not supported yet by podstead {version}: AppArmor profiles"));
-        }
     }
     if bytes > MAX_ANNOTATIONS {
         report.add("metadata.annotations", format!("are larger than {MAX_ANNOTATIONS} bytes together"));
@@ -134,6 +133,7 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
         container(one, &field, report);
         ports(one, &field, spec.host_network == Some(true), &mut host_ports, report);
         parts::mounts(one, &field, &volumes, report);
+        security::container(one, &field, report);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod admit;
 mod admit_parts;
+mod admit_security;
 mod check;
 mod claims;
 mod defaults;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use podstead_runtime::security::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
-use podstead_runtime::{ContainerSecurity, ContainerSpec, ImageSpec, Mount, Profile, labels};
+use podstead_runtime::{ContainerSpec, ImageSpec, Mount, labels};
 
-use super::{NodeFacts, env, identity, resources, sandbox, volumes};
+use super::{NodeFacts, env, identity, resources, security, volumes};
 
 /// What of a container only the moment of its creation knows.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +15,8 @@ pub struct Instance {
     pub attempt: u32,
     /// The image's id as resolved.
     pub image_id: String,
+    /// Who the image runs its programs as.
+    pub image_user: security::ImageUser,
     /// The pod's `/etc/hosts` on the host, when there is one to mount.
     pub hosts_file: Option<PathBuf>,
     /// Annotations decided with the step (restart count, hash, back-off).
@@ -61,7 +62,10 @@ pub fn container_spec(
         annotations: annotations(spec, container, instance),
         log_path: PathBuf::from(&container.name).join(format!("{}.log", instance.attempt)),
         resources: resources::container(spec, container, node.memory_capacity),
-        security: security(node, spec),
+        security: security::container(node, pod, container, &instance.image_user),
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
         ..ContainerSpec::default()
     })
 }
@@ -106,16 +110,6 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
     all
 }
 
-fn security(node: &NodeFacts, spec: &PodSpec) -> ContainerSecurity {
-    ContainerSecurity {
-        namespaces: sandbox::namespaces(spec),
-        masked_paths: DEFAULT_MASKED_PATHS.map(str::to_owned).to_vec(),
-        readonly_paths: DEFAULT_READONLY_PATHS.map(str::to_owned).to_vec(),
-        seccomp: if node.seccomp_default { Profile::RuntimeDefault } else { Profile::Unconfined },
-        ..ContainerSecurity::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +144,18 @@ mod tests {
         assert_eq!(made.log_path, std::path::Path::new("c/3.log"));
         assert_eq!(made.image.image, "i:latest");
         assert_eq!(made.labels[labels::CONTAINER_NAME], "c");
+    }
+
+    #[test]
+    fn streams_are_as_the_manifest_says() {
+        let streams = |text: &str| {
+            let made = spec(&pod(text), &Instance::default());
+            (made.stdin, made.stdin_once, made.tty)
+        };
+        assert_eq!(streams("{name: c}"), (false, false, false));
+        assert_eq!(streams("{name: c, stdin: true}"), (true, false, false));
+        assert_eq!(streams("{name: c, stdinOnce: true}"), (false, true, false));
+        assert_eq!(streams("{name: c, tty: true}"), (false, false, true));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! A pod's manifest as runtime specs; both backends share it. May use the API's types and the contract; only
 //! [`files`] touches the disk.
 
+pub mod admission;
 pub mod container;
 pub mod env;
 pub mod files;
 pub mod identity;
 pub mod resources;
 pub mod sandbox;
+pub mod security;
+pub mod sysctl;
 pub mod volumes;
 
 use std::net::IpAddr;
@@ -33,4 +36,6 @@ pub struct NodeFacts {
     pub memory_capacity: i64,
     /// Containers get the runtime's seccomp profile unless they say otherwise (`--seccomp-default`).
     pub seccomp_default: bool,
+    /// What decides about security besides.
+    pub security: security::Facts,
 }
