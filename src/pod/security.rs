@@ -203,9 +203,8 @@ fn seccomp(node: &NodeFacts, profile: Option<&SeccompProfile>) -> Profile {
             let path = node.root_dir.join(SECCOMP_DIR).join(name.unwrap_or_default());
             Profile::Localhost(path.to_string_lossy().into_owned())
         }
-        Some(_) => Profile::Unconfined,
         None if node.seccomp_default => Profile::RuntimeDefault,
-        None => Profile::Unconfined,
+        Some(_) | None => Profile::Unconfined,
     }
 }
 

@@ -6,6 +6,7 @@ mod images;
 mod library;
 mod offline;
 mod pods;
+mod security;
 mod storm;
 mod support;
 mod walk;

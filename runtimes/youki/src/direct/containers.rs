@@ -198,6 +198,7 @@ impl Inner {
             lower: image.layers.clone(),
             upper: dir.join("upper"),
             work: dir.join("work"),
+            stdin: spec.stdin,
             no_devices: self.node.cgroup_v2 && !spec.security.privileged,
             bundle,
             cgroup,
