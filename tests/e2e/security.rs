@@ -348,7 +348,7 @@ async fn containers_of_a_pod_see_each_others_processes_where_asked(host: &Host) 
 
 async fn standard_input_and_terminal_are_there_when_asked(host: &Host) {
     let node = host.node().await;
-    let script = "test -t 0 && echo terminal; cat; echo over";
+    let script = "test -t 0 && echo terminal; echo begun; cat; echo over";
     let containers = [
         ("closed", "stdin: false"),
         ("open", "stdin: true\n    stdinOnce: true"),
@@ -357,9 +357,11 @@ async fn standard_input_and_terminal_are_there_when_asked(host: &Host) {
     let text = manifest("streams", "hostNetwork: true", &containers, script);
     let pod = node.apply("streams", &text).expect("apply");
     assert_eq!(pod.exited("closed").await.expect("its input ends at once"), 0);
-    assert_eq!(pod.logs("closed").await.expect("its log"), "over\n");
+    assert_eq!(pod.logs("closed").await.expect("its log"), "begun\nover\n");
     pod.logged("terminal", |log| log.starts_with("terminal")).await.expect("it has a terminal");
     for container in ["open", "terminal"] {
+        pod.logged(container, |log| log.contains("begun")).await.expect("it begins");
+        pod.exec(container, &["true"]).await.expect("time for it to end");
         assert!(pod.container(container).await.expect("made").is_running(), "{container} waits for input");
     }
 }
