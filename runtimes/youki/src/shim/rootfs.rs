@@ -15,6 +15,7 @@ use rustix::mount::{
 use super::error::{Doing as _, Error, Result};
 use super::protocol::ShimSpec;
 use crate::image::inroot::Root;
+use crate::selinux;
 
 /// The mount namespace the shim came from.
 pub(crate) struct Home(File);
@@ -84,7 +85,11 @@ pub(crate) fn go_home(home: &Home) -> Result<()> {
 
 /// Mounts the overlay. Layers are named by descriptors: any number of them fits, and any path.
 pub(crate) fn mount_overlay(spec: &ShimSpec) -> Result<()> {
+    let label = spec.bundle.spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
     if spec.lower.is_empty() {
+        if let Some(label) = label {
+            selinux::relabel(&spec.upper, label).doing(|| format!("label {}", spec.upper.display()))?;
+        }
         return mount_bind(&spec.upper, &spec.rootfs).doing(|| format!("bind {}", spec.upper.display()));
     }
     let directory = |path: &Path| -> Result<OwnedFd> {
@@ -94,13 +99,22 @@ pub(crate) fn mount_overlay(spec: &ShimSpec) -> Result<()> {
     let lower = spec.lower.iter().map(|p| directory(p)).collect::<Result<Vec<_>>>()?;
     let (upper, work) = (directory(&spec.upper)?, directory(&spec.work)?);
     let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let lower = lower.iter().map(name).collect::<Vec<_>>().join(":");
-    let options = format!("lowerdir={lower},upperdir={},workdir={}", name(&upper), name(&work));
+    let lower: Vec<String> = lower.iter().map(name).collect();
+    let options = overlay_options(&lower, &name(&upper), &name(&work), label);
     let options =
         std::ffi::CString::new(options).map_err(std::io::Error::from).doing(|| "name the layers".into())?;
     let flags = if spec.no_devices { MountFlags::NODEV } else { MountFlags::empty() };
     mount("overlay", &spec.rootfs, "overlay", flags, Some(options.as_c_str()))
         .doing(|| format!("mount the image's layers on {}", spec.rootfs.display()))
+}
+
+/// The label is what SELinux gives every file; in quotes, because its level may hold commas.
+fn overlay_options(lower: &[String], upper: &str, work: &str, label: Option<&str>) -> String {
+    let layers = format!("lowerdir={},upperdir={upper},workdir={work}", lower.join(":"));
+    match label {
+        Some(label) => format!("{layers},context=\"{label}\""),
+        None => layers,
+    }
 }
 
 /// Makes the working directory where the image has none, as other runtimes do. Nothing is made outside the root.
@@ -117,6 +131,14 @@ pub(crate) fn make_working_dir(rootfs: &Path, dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_goes_to_the_overlay_in_quotes() {
+        let options = |label| overlay_options(&["/a".into(), "/b".into()], "/u", "/w", label);
+        assert_eq!(options(None), "lowerdir=/a:/b,upperdir=/u,workdir=/w");
+        let labelled = options(Some("u:r:t:s0:c1,c2"));
+        assert_eq!(labelled, "lowerdir=/a:/b,upperdir=/u,workdir=/w,context=\"u:r:t:s0:c1,c2\"");
+    }
 
     #[test]
     fn the_deepest_and_last_mount_decides_whether_a_path_is_shared() {
