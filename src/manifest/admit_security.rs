@@ -6,8 +6,11 @@ use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, Pod, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext,
 };
 
+use podstead_runtime::security::CAPABILITIES;
+
 use super::admit::Report;
-use crate::pod::security::APPARMOR_ANNOTATION;
+use super::check::nearest;
+use crate::pod::security::{self, APPARMOR_ANNOTATION};
 use crate::pod::sysctl::{self, Namespace};
 
 /// Annotations of a pod's and of a container's seccomp profile, older than the fields; only held against those.
@@ -51,6 +54,7 @@ pub(super) fn container(container: &Container, field: &str, report: &mut Report<
     id(security.run_as_user, &format!("{field}.runAsUser"), report);
     id(security.run_as_group, &format!("{field}.runAsGroup"), report);
     escalation(security, &field, report);
+    capabilities(security, &field, report);
     seccomp(security.seccomp_profile.as_ref(), &format!("{field}.seccompProfile"), report);
     apparmor(security.app_armor_profile.as_ref(), &format!("{field}.appArmorProfile"), report);
     if let Some(kind) = &security.proc_mount {
@@ -83,6 +87,22 @@ fn escalation(security: &SecurityContext, field: &str, report: &mut Report<'_>) 
             &field,
             "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
         );
+    }
+}
+
+/// Runtimes pass over names they do not know; what was asked for would be missing in silence.
+fn capabilities(security: &SecurityContext, field: &str, report: &mut Report<'_>) {
+    let Some(lists) = &security.capabilities else { return };
+    for (what, list) in [("add", &lists.add), ("drop", &lists.drop)] {
+        for (index, name) in list.iter().flatten().enumerate() {
+            let known = security::capability(name);
+            if known == "ALL" || CAPABILITIES.contains(&known.as_str()) {
+                continue;
+            }
+            let near = nearest(&known, CAPABILITIES.into_iter());
+            let message = format!("\"{name}\" is no capability");
+            report.add_with(&format!("{field}.capabilities.{what}[{index}]"), message, near);
+        }
     }
 }
 

@@ -115,8 +115,8 @@ pub fn container(node: &NodeFacts, pod: &Pod, container: &Container, user: &Imag
     let (masked_paths, readonly_paths) = if open { (Vec::new(), Vec::new()) } else { covered(node) };
     ContainerSecurity {
         namespaces: namespaces(spec),
-        add_capabilities: capabilities.add.unwrap_or_default(),
-        drop_capabilities: capabilities.drop.unwrap_or_default(),
+        add_capabilities: names(capabilities.add.as_ref()),
+        drop_capabilities: names(capabilities.drop.as_ref()),
         ambient_capabilities: Vec::new(),
         privileged,
         selinux: merged.se_linux_options.map(selinux),
@@ -132,6 +132,17 @@ pub fn container(node: &NodeFacts, pod: &Pod, container: &Container, user: &Imag
         seccomp: seccomp(node, merged.seccomp_profile.as_ref()),
         apparmor: apparmor(pod, container),
     }
+}
+
+/// Capabilities as every runtime understands them: in capitals, without `CAP_`.
+fn names(list: Option<&Vec<String>>) -> Vec<String> {
+    list.into_iter().flatten().map(|name| capability(name)).collect()
+}
+
+/// The capability that a manifest means: `net_admin` and `CAP_NET_ADMIN` are `NET_ADMIN`.
+pub fn capability(name: &str) -> String {
+    let upper = name.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
 }
 
 /// Security of the sandbox itself, which runs nothing of the pod's.
@@ -312,14 +323,14 @@ mod tests {
         assert_eq!(plain.groups_policy, GroupsPolicy::Merge);
         let all = made(
             "fsGroup: 3, supplementalGroups: [4, 5], supplementalGroupsPolicy: Strict",
-            "readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {add: [NET_ADMIN], drop: [ALL]}",
+            "readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {add: [CAP_NET_ADMIN, sys_time], drop: [all]}",
         );
         assert!(all.readonly_rootfs && all.no_new_privs);
         assert_eq!(all.supplemental_groups, [3, 4, 5]);
         assert_eq!(all.groups_policy, GroupsPolicy::Strict);
         assert_eq!(
             (&all.add_capabilities[..], &all.drop_capabilities[..]),
-            (&["NET_ADMIN".to_owned()][..], &["ALL".to_owned()][..])
+            (&["NET_ADMIN".to_owned(), "SYS_TIME".to_owned()][..], &["ALL".to_owned()][..])
         );
         assert!(!made("", "allowPrivilegeEscalation: true").no_new_privs);
     }

@@ -175,7 +175,7 @@ async fn capabilities_are_added_and_dropped(host: &Host) {
     let node = host.node().await;
     let containers = [
         ("plain", "tty: false"),
-        ("more", "securityContext: {capabilities: {add: [NET_ADMIN], drop: [NET_RAW]}}"),
+        ("more", "securityContext: {capabilities: {add: [CAP_NET_ADMIN], drop: [net_raw]}}"),
         ("one", "securityContext: {capabilities: {add: [NET_BIND_SERVICE], drop: [ALL]}}"),
         ("user", "securityContext: {runAsUser: 5, capabilities: {add: [NET_ADMIN]}}"),
     ];
