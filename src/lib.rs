@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod desired;
 pub mod execute;
+pub mod hooks;
 pub mod images;
 pub mod manifest;
 pub mod node;

@@ -1,6 +1,6 @@
 //! The loop: woken -> observe -> plan -> execute. Why it was woken is dropped before the plan.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,17 +150,20 @@ impl<R: Runtime> Reconciler<R> {
             complete: wanted.complete,
         };
         let reading = self.jobs.observing();
-        let observed = match observe::observe(&*self.executor.runtime, &self.executor.node, &table).await {
-            Ok(observed) => observed,
-            Err(error) => return self.blind(&error),
-        };
+        let observed =
+            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, &BTreeMap::new())
+                .await
+            {
+                Ok(observed) => observed,
+                Err(error) => return self.blind(&error),
+            };
         if self.complained.take().is_some() {
             tracing::info!("the runtime answers again");
         }
         self.known.forget(&table, &observed);
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);
-        self.known.leaving.clone_from(&plan.leaving);
+        self.known.planned(&plan);
         for id in self.jobs.obsolete(&plan) {
             if let Some(job) = self.running.remove(&id) {
                 job.handle.abort();
@@ -170,7 +173,7 @@ impl<R: Runtime> Reconciler<R> {
         for step in plan.steps.values().flatten() {
             if let Some(id) = self.jobs.admit(step, reading) {
                 tracing::info!(pod = step.job.full_name, "{step}");
-                self.known.begun(&step.action);
+                self.known.begun(&step.action, &plan, now);
                 self.spawn(id, step.action.clone(), context(&pods, &observed.snapshot, &step.action));
             }
         }
@@ -234,5 +237,6 @@ fn context(pods: &HashMap<PodUid, Arc<Pod>>, snapshot: &Snapshot, action: &Actio
         pod: pods.get(action.uid()).cloned(),
         sandbox_attempt: ready.map_or(0, |s| s.attempt),
         ips: ready.and_then(|s| s.ips.clone()).unwrap_or_else(Vec::<IpAddr>::new),
+        container: action.instance().and_then(|id| snapshot.containers.iter().find(|c| c.id == *id)).cloned(),
     }
 }

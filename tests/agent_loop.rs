@@ -222,6 +222,8 @@ async fn of_a_pod_that_the_node_refuses_nothing_is_made() {
     assert_eq!((reason.as_str(), message.as_str()), ("SysctlForbidden", words));
     let view = agent.until("it waits", |v| v.plan.wake_at.is_some()).await;
     assert!(view.observed.snapshot.sandboxes.is_empty() && !dir.path().join("root/pods/u1").exists());
+    let status = report::pods(&view, &report::Node::default()).remove(0).status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("SysctlForbidden"), Some(words)));
     agent.end().await;
 }
 

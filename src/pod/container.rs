@@ -104,6 +104,9 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
     );
     let grace = spec.termination_grace_period_seconds.unwrap_or(30);
     set(&mut all, labels::TERMINATION_GRACE, &grace.to_string());
+    if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) {
+        set(&mut all, labels::PRE_STOP, &serde_json::to_string(hook).unwrap_or_default());
+    }
     if let Some(ports) = container.ports.as_ref().filter(|p| !p.is_empty()) {
         set(&mut all, labels::CONTAINER_PORTS, &serde_json::to_string(ports).unwrap_or_default());
     }

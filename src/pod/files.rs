@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{PodIdentity, PodUid};
+use podstead_runtime::{ContainerId, PodIdentity, PodUid, Time};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -60,6 +60,9 @@ pub struct Remains {
     pub cgroup: String,
     /// Its log directory.
     pub log_dir: PathBuf,
+    /// When it was first seen; "never" in notes of earlier versions.
+    #[serde(default)]
+    pub since: Time,
 }
 
 const REMAINS: &str = "podstead.json";
@@ -81,7 +84,10 @@ pub fn prepare(node: &NodeFacts, pod: &Pod) -> Result<(), FilesError> {
     let id = identity::identity(pod);
     let dir = identity::pod_dir(node, &id.uid);
     make_dir(&id.uid, &dir, 0o750)?;
+    let note = fs::read(dir.join(REMAINS)).ok();
+    let before = note.and_then(|note| serde_json::from_slice::<Remains>(&note).ok());
     let remains = Remains {
+        since: before.and_then(|note| note.since.known()).unwrap_or_else(Time::now),
         cgroup: identity::cgroup_path(node, pod),
         log_dir: identity::log_dir(node, &id),
         pod: id.clone(),
@@ -194,6 +200,29 @@ pub fn last_logged_attempt(node: &NodeFacts, pod: &PodIdentity, container: &str)
     let entries = fs::read_dir(identity::log_dir(node, pod).join(container)).ok()?;
     let number = |name: &str| name.split_once(".log").and_then(|(n, _)| n.parse().ok());
     entries.flatten().filter_map(|e| number(e.file_name().to_str()?)).max()
+}
+
+/// Notes that the postStart hook of an instance is over; the note of an earlier instance goes.
+pub fn note_hook(
+    node: &NodeFacts,
+    uid: &PodUid,
+    container: &str,
+    id: &ContainerId,
+) -> Result<(), FilesError> {
+    let dir = hooks_dir(node, uid);
+    make_dir(uid, &dir, 0o700)?;
+    let path = dir.join(container);
+    write_atomically(&path, id.as_str().as_bytes(), 0o600).map_err(failed(uid, "write", &path))
+}
+
+/// The instances of the pod whose postStart hook is over.
+pub fn hooks_over(node: &NodeFacts, uid: &PodUid) -> Vec<ContainerId> {
+    let entries = fs::read_dir(hooks_dir(node, uid)).into_iter().flatten().flatten();
+    entries.filter_map(|e| fs::read_to_string(e.path()).ok()).map(ContainerId).collect()
+}
+
+fn hooks_dir(node: &NodeFacts, uid: &PodUid) -> PathBuf {
+    identity::pod_dir(node, uid).join("hooks")
 }
 
 /// All pods that have a directory, with what it takes to remove them; `None` where the note is damaged. A directory
