@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use sha2::{Digest, Sha256};
 
+use crate::manifest::canonical_container;
 use crate::plan;
 use crate::pod::container::with_tag;
 use crate::pod::identity;
@@ -73,11 +74,10 @@ fn container(container: &Container) -> plan::ContainerPlan {
     }
 }
 
-/// Changes with anything said of the container, so that an edit under a fixed `metadata.uid` takes effect; the kubelet
-/// looks at name and image only.
+/// Changes with anything meant by the container, so that an edit under a fixed `metadata.uid` takes effect; the kubelet
+/// looks at name and image only. Of the same canonical form as the uid, so that another spelling restarts nothing.
 fn hash(container: &Container) -> String {
-    let text = serde_json::to_vec(container).unwrap_or_default();
-    hex::encode(&Sha256::digest(text)[..4])
+    hex::encode(&Sha256::digest(canonical_container(container))[..4])
 }
 
 #[cfg(test)]
@@ -90,5 +90,21 @@ mod tests {
         let other = Container { command: Some(vec!["x".into()]), ..plain.clone() };
         assert_eq!(hash(&plain), hash(&plain.clone()));
         assert_ne!(hash(&plain), hash(&other));
+    }
+
+    #[test]
+    fn the_hash_follows_the_meaning_and_not_the_spelling() {
+        let of = |more: &str| {
+            let text = format!("{{name: c, image: i, {more}}}");
+            hash(&serde_yaml::from_str::<Container>(&text).unwrap())
+        };
+        let limits =
+            |cpu: &str| of(&format!("resources: {{limits: {{cpu: {cpu}}}, requests: {{cpu: {cpu}}}}}"));
+        assert_eq!(limits("500m"), limits("\"0.5\""));
+        assert_ne!(limits("500m"), limits("501m"));
+        assert_eq!(of(""), of("args: [], resources: {}"));
+        assert_ne!(of("args: [500m]"), of("args: [\"0.5\"]"), "only quantities are numbers");
+        // Frozen: another value would restart every container whose pod has a uid of its own.
+        assert_eq!(limits("500m"), "381b9554");
     }
 }

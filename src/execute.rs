@@ -1,20 +1,19 @@
 //! One action -> one effect: a verb of the runtime, or the host's side of a pod. Decides nothing, retries nothing.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podstead_runtime::{
-    CgroupDriver, ContainerId, Error, ImageSpec, PodUid, Retry, Runtime, SandboxId, labels,
+    CgroupDriver, ContainerId, ContainerSpec, Error, ImageSpec, PodUid, Retry, Runtime, SandboxId, labels,
 };
 
 use crate::hooks;
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::plan::{self, Action};
-use crate::pod::{NodeFacts, admission, container, files, identity, resources, sandbox, security};
+use crate::pod::{NodeFacts, admission, container, files, identity, resources, sandbox, security, volumes};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -54,6 +53,15 @@ pub struct Failed {
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         Self { retry: error.retry(), reason: "", message: error.to_string() }
+    }
+}
+
+impl Failed {
+    /// A bug: what carried the action out panicked with this.
+    pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+        host(format!("podstead has a bug, it panicked: {text}"))
     }
 }
 
@@ -100,7 +108,8 @@ impl<R: Runtime> Executor<R> {
                     image_id: image_id.clone(),
                     image_user: self.image_user(container, image_id).await?,
                     annotations: annotations.clone(),
-                    hosts_file: None,
+                    ips: context.ips.clone(),
+                    ..container::Instance::default()
                 };
                 self.create(context, sandbox, container, instance).await?;
             }
@@ -147,18 +156,19 @@ impl<R: Runtime> Executor<R> {
         name: &str,
         mut instance: container::Instance,
     ) -> Result<(), Failed> {
-        let pod = context.manifest()?;
+        let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
+        for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
+            images::ensure(&*self.runtime, &image, &policy).await?;
+        }
         security::verify_non_root(&pod, find(&pod, name)?, &instance.image_user).map_err(config)?;
-        let (node, ips, owned) = (Arc::clone(&self.node), context.ips.clone(), Arc::clone(&pod));
-        let log = name.to_owned();
-        let hosts: Option<PathBuf> = blocking(move || {
-            files::make_log_dir(&node, &identity::identity(&owned), &log).map_err(host)?;
-            files::write_hosts(&node, &owned, &ips).map_err(host)
+        let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
+        let spec = blocking(move || {
+            let container = find(&owned, &wanted)?;
+            files::make_log_dir(&node, &identity::identity(&owned), &wanted).map_err(host)?;
+            instance.hosts_file = files::write_hosts(&node, &owned, &instance.ips).map_err(host)?;
+            prepared(&node, &owned, container, instance)
         })
         .await?;
-        instance.hosts_file = hosts;
-        let spec =
-            container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(config)?;
         let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
@@ -215,6 +225,20 @@ impl<R: Runtime> Executor<R> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || clean(&node, &cgroups, &uid)).await
     }
+}
+
+/// The container's spec, with everything on the host that it speaks of.
+fn prepared(
+    node: &NodeFacts,
+    pod: &Pod,
+    container: &Container,
+    mut instance: container::Instance,
+) -> Result<ContainerSpec, Failed> {
+    instance.env_files = files::read_env_files(node, pod, container);
+    let spec = container::container_spec(node, pod, container, &instance).map_err(config)?;
+    let parts = volumes::sub_paths(node, pod, container, &spec.env).map_err(config)?;
+    files::bind_sub_paths(&identity::identity(pod).uid, &parts).map_err(config)?;
+    Ok(spec)
 }
 
 /// Takes the host's side of a pod away; its directory, which holds the note of what there is, goes last.

@@ -32,7 +32,6 @@ pub(super) fn pod(pod: &Pod, spec: &PodSpec, report: &mut Report<'_>) {
     let field = |name: &str| format!("spec.securityContext.{name}");
     id(security.run_as_user, &field("runAsUser"), report);
     id(security.run_as_group, &field("runAsGroup"), report);
-    id(security.fs_group, &field("fsGroup"), report);
     for (index, group) in security.supplemental_groups.iter().flatten().enumerate() {
         id(Some(*group), &format!("{}[{index}]", field("supplementalGroups")), report);
     }

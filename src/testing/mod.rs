@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use podstead_runtime::{PullProgress, Runtime};
+use podstead_runtime::{CgroupDriver, PullProgress, Runtime};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -111,6 +111,7 @@ pub struct Builder {
     cni_conf_dir: Option<PathBuf>,
     seccomp_default: bool,
     allowed_unsafe_sysctls: Allowed,
+    cgroup_driver: Option<CgroupDriver>,
     patience: Duration,
 }
 
@@ -147,6 +148,13 @@ impl Builder {
     #[must_use]
     pub fn allowed_unsafe_sysctls(mut self, allowed: Allowed) -> Self {
         self.allowed_unsafe_sysctls = allowed;
+        self
+    }
+
+    /// The cgroup driver of a CRI server that does not tell its own.
+    #[must_use]
+    pub fn cgroup_driver(mut self, driver: CgroupDriver) -> Self {
+        self.cgroup_driver = Some(driver);
         self
     }
 
@@ -201,6 +209,7 @@ impl Builder {
             pod_logs_dir: dir.path().join("logs"),
             container_logs_dir: dir.path().join("links"),
             cgroup_root: format!("/{name}"),
+            cgroup_driver: self.cgroup_driver,
             seccomp_default: self.seccomp_default,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,
         };
@@ -251,6 +260,7 @@ impl Node {
             cni_conf_dir: None,
             seccomp_default: false,
             allowed_unsafe_sysctls: Allowed::default(),
+            cgroup_driver: None,
             patience: PATIENCE,
         }
     }
