@@ -9,11 +9,13 @@ use podstead_runtime::{
     CgroupDriver, ContainerId, ContainerSpec, Error, ImageSpec, PodUid, Retry, Runtime, SandboxId, labels,
 };
 
+use crate::events::{Events, from_steps};
 use crate::hooks;
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::plan::{self, Action};
 use crate::pod::{NodeFacts, admission, container, files, identity, resources, sandbox, security, volumes};
+use crate::{probe, probing};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Executor<R> {
     pub node: Arc<NodeFacts>,
     /// Its cgroups.
     pub cgroups: Arc<Cgroups>,
+    /// Where it is told what happens to pods.
+    pub events: Events,
 }
 
 /// What of the present reading an action needs.
@@ -92,11 +96,13 @@ impl<R: Runtime> Executor<R> {
         let runtime = &*self.runtime;
         match action {
             Action::PreparePod { .. } => self.prepare(context.manifest()?).await?,
-            Action::EnsureImage { container, .. } => {
+            Action::EnsureImage { uid, container, .. } => {
                 let pod = context.manifest()?;
                 let spec = find(&pod, container)?;
                 let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-                return Ok(Some(images::ensure(runtime, &container::image_spec(&pod, spec), policy).await?));
+                let image = container::image_spec(&pod, spec);
+                let tell = from_steps::image(&self.events, uid, container, &image.image);
+                return Ok(Some(images::ensure(runtime, &image, policy, &tell).await?));
             }
             Action::RunSandbox { attempt, .. } => {
                 let spec = sandbox::sandbox_spec(&self.node, &*context.manifest()?, *attempt);
@@ -158,7 +164,9 @@ impl<R: Runtime> Executor<R> {
     ) -> Result<(), Failed> {
         let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
         for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
-            images::ensure(&*self.runtime, &image, &policy).await?;
+            let uid = identity::identity(&pod).uid;
+            let tell = from_steps::image(&self.events, &uid, name, &image.image);
+            images::ensure(&*self.runtime, &image, &policy, &tell).await?;
         }
         security::verify_non_root(&pod, find(&pod, name)?, &instance.image_user).map_err(config)?;
         let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
@@ -192,9 +200,10 @@ impl<R: Runtime> Executor<R> {
         id: &ContainerId,
     ) -> Result<(), Failed> {
         let pod = context.manifest()?;
-        let hook = find(&pod, name)?.lifecycle.as_ref().and_then(|l| l.post_start.clone());
-        if let Some(hook) = hook {
-            let target = hooks::Target { id: id.clone() };
+        let container = find(&pod, name)?;
+        if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) {
+            let ips = probing::hosts(&self.node, &pod, &context.ips);
+            let target = hooks::Target { id: id.clone(), ports: probe::target::ports(container), ips };
             hooks::run(&*self.runtime, &hook, &target).await.map_err(|message| Failed {
                 retry: Retry::Backoff,
                 reason: "PostStartHookError",
@@ -209,7 +218,11 @@ impl<R: Runtime> Executor<R> {
     async fn pre_stop(&self, context: &Context, grace: Duration) {
         let Some(container) = &context.container else { return };
         let Some(text) = container.annotations.get(labels::PRE_STOP) else { return };
-        let target = hooks::Target { id: container.id.clone() };
+        let ports = container.annotations.get(labels::CONTAINER_PORTS);
+        let ports = ports.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let written = Container { ports, ..Container::default() };
+        let ips = if context.ips.is_empty() { self.node.node_ips.clone() } else { context.ips.clone() };
+        let target = hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
         let outcome = match serde_json::from_str(text) {
             Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),
             Ok(hook) => tokio::time::timeout(grace, hooks::run(&*self.runtime, &hook, &target))
@@ -218,6 +231,7 @@ impl<R: Runtime> Executor<R> {
         };
         if let Err(message) = outcome {
             tracing::warn!(container = container.name, "preStop hook failed, going on: {message}");
+            from_steps::pre_stop_failed(&self.events, &container.pod_uid(), &container.name, &message);
         }
     }
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use podstead_runtime::image::PullPhase;
 use podstead_runtime::{Auth, Error, ImageSpec, PullProgress, Retry, Runtime};
 
+use crate::events::from_steps::Image;
+
 /// An image could not be had.
 #[derive(Debug)]
 pub struct ImageProblem {
@@ -18,15 +20,17 @@ pub struct ImageProblem {
     pub message: String,
 }
 
-/// Makes sure that the image is here and answers its id.
+/// Makes sure that the image is here and answers its id; says through `tell` what it does for that.
 pub async fn ensure<R: Runtime>(
     runtime: &R,
     image: &ImageSpec,
     policy: &str,
+    tell: &(impl Fn(Image) + Sync),
 ) -> Result<String, ImageProblem> {
     if policy != "Always" {
         let found = runtime.image(image).await.map_err(|error| problem("ImageInspectError", &error))?;
         if let Some(found) = found {
+            tell(Image::Present);
             return Ok(found.id);
         }
         if policy == "Never" {
@@ -43,11 +47,14 @@ pub async fn ensure<R: Runtime>(
     }
     let begun = Instant::now();
     tracing::info!(image = image.image, "pulling");
+    tell(Image::Pulling);
     let pulled = runtime.pull_image(image, &Auth::Anonymous, logged(&image.image)).await;
     let id = pulled.map_err(|error| problem("ErrImagePull", &error))?;
     tracing::info!(image = image.image, seconds = begun.elapsed().as_secs_f32(), "pulled");
+    let took = begun.elapsed();
     // The runtime's answer to a pull may be a name; the id is what containers are made from.
     let found = runtime.image(image).await.map_err(|error| problem("ImageInspectError", &error))?;
+    tell(Image::Pulled { took, size: found.as_ref().map_or(0, |image| image.size) });
     Ok(found.map_or(id, |image| image.id))
 }
 

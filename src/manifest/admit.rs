@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
 
 use super::admit_env as env;
 use super::admit_parts as parts;
+use super::admit_probes;
 use super::admit_security as security;
 use super::admit_volumes as volumes;
 use super::check::Places;
@@ -160,6 +161,7 @@ fn container(spec: &PodSpec, container: &Container, field: &str, report: &mut Re
     if !container.env_from.as_deref().unwrap_or_default().is_empty() {
         report.add(&format!("{field}.envFrom"), "names no source");
     }
+    admit_probes::probes(container, field, report);
     parts::resources(container.resources.as_ref(), &format!("{field}.resources"), report);
 }
 

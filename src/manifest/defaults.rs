@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 
 /// Mode of files that the agent writes.
 const FILE_MODE: i32 = 0o644;
+use super::default_probes;
 
 /// Fills in every default.
 pub(crate) fn apply(pod: &mut Pod) {
@@ -65,6 +66,7 @@ fn container(container: &mut Container, host_network: bool) {
     }
     let sources = container.env.iter_mut().flatten().filter_map(|v| v.value_from.as_mut());
     sources.filter_map(|from| from.field_ref.as_mut()).for_each(version);
+    default_probes::probes(container);
     for port in container.ports.iter_mut().flatten() {
         port.protocol.get_or_insert_with(|| "TCP".into());
         if host_network && port.host_port.unwrap_or(0) == 0 {

@@ -6,10 +6,12 @@
 mod admit;
 mod admit_env;
 mod admit_parts;
+mod admit_probes;
 mod admit_security;
 mod admit_volumes;
 mod check;
 mod claims;
+mod default_probes;
 mod defaults;
 mod desired;
 mod events;
