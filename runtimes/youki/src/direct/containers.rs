@@ -19,6 +19,7 @@ use super::{Inner, facts, pods};
 use crate::bundle::{self, Bundle, Input};
 use crate::image::{self, Image};
 use crate::launch::{self, LaunchError, Shim};
+use crate::selinux;
 use crate::shim::files::write_json;
 use crate::shim::protocol::{ImageMount, Request, ShimSpec, kept, run};
 use crate::shim::volumes::part_of;
@@ -220,6 +221,9 @@ impl Inner {
         for mount in spec.mounts.iter().filter(|m| m.image.is_none() && !m.source.exists()) {
             fs::create_dir_all(&mount.source).map_err(failed("make the source of a mount"))?;
         }
+        if let Some(label) = bundle.spec.linux().as_ref().and_then(|l| l.mount_label().as_deref()) {
+            self.relabel(pod, spec, label).map_err(failed("label what is mounted"))?;
+        }
         let shim = ShimSpec {
             id: id.to_owned(),
             kept: dir.clone(),
@@ -229,6 +233,7 @@ impl Inner {
             lower: image.layers.clone(),
             upper: dir.join("upper"),
             work: dir.join("work"),
+            stdin: spec.stdin,
             no_devices: self.node.cgroup_v2 && !spec.security.privileged,
             images,
             bundle,
@@ -237,6 +242,21 @@ impl Inner {
         make_dir(&run_dir).map_err(failed("make the shim's directory"))?;
         write_json(&run_dir.join(run::SPEC), &shim).map_err(failed("write the shim's orders"))?;
         write_json(&run_dir.join(run::LOCK), &()).map_err(failed("make the shim's lock"))
+    }
+
+    /// On nodes with SELinux: what the container is to use bears a label that it may.
+    fn relabel(&self, pod: &SandboxRecord, spec: &ContainerSpec, label: &str) -> io::Result<()> {
+        let files = pods::files(&self.layout, &pod.id, &pod.spec);
+        let own = [files.hosts, files.hostname, files.resolv_conf];
+        // The node's own /dev/shm is not ours to label.
+        let shm = files.shm.filter(|shm| *shm == self.layout.shm(&pod.id));
+        for file in own.into_iter().flatten().chain(shm) {
+            selinux::relabel(&file, selinux::SHARED)?;
+        }
+        for mount in spec.mounts.iter().filter(|m| m.selinux_relabel && m.image.is_none()) {
+            selinux::relabel(&mount.source, label)?;
+        }
+        Ok(())
     }
 
     fn bundle(

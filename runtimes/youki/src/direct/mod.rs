@@ -113,6 +113,7 @@ impl Runtime for Direct {
             cgroup_driver: Some(CgroupDriver::Cgroupfs),
             recursive_read_only: true,
             user_namespaces: false,
+            strict_groups: true,
         })
     }
 
