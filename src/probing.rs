@@ -45,7 +45,8 @@ pub async fn feed(node: Arc<NodeFacts>, mut view: watch::Receiver<View>, input: 
 /// What is to be probed.
 fn inputs(node: &NodeFacts, view: &View) -> Input {
     let snapshot = &view.observed.snapshot;
-    let mut input = Input { keep: snapshot.containers.iter().map(|c| c.id.clone()).collect(), ..Input::default() };
+    let mut input =
+        Input { keep: snapshot.containers.iter().map(|c| c.id.clone()).collect(), ..Input::default() };
     for pod in &view.wanted.pods {
         let uid = PodUid(pod.metadata.uid.clone().unwrap_or_default());
         let ending = view.plan.ending.contains(&uid);
@@ -74,7 +75,8 @@ fn running(
     let mine = snapshot.containers.iter().filter(|c| c.name == container.name && c.pod_uid() == *uid);
     let newest = mine.max_by_key(|c| c.attempt)?;
     let ContainerState::Running { started_at } = newest.state else { return None };
-    let sandbox = snapshot.sandboxes.iter().find(|s| s.id == newest.sandbox && s.state == SandboxState::Ready)?;
+    let sandbox =
+        snapshot.sandboxes.iter().find(|s| s.id == newest.sandbox && s.state == SandboxState::Ready)?;
     let meta = &pod.metadata;
     Some(Target {
         pod: uid.clone(),
@@ -119,8 +121,10 @@ mod tests {
             ips: Some(vec![[10, 0, 0, 2].into()]),
             ..Sandbox::default()
         };
-        let snapshot =
-            Snapshot { sandboxes: vec![sandbox], containers: vec![container("c", "one"), container("other", "two")] };
+        let snapshot = Snapshot {
+            sandboxes: vec![sandbox],
+            containers: vec![container("c", "one"), container("other", "two")],
+        };
         View {
             wanted: Arc::new(Wanted { pods: vec![Arc::new(pod)], complete: true }),
             observed: Arc::new(crate::plan::Observed { snapshot, ..crate::plan::Observed::default() }),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{ContainerId, Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
+use podstead_runtime::{
+    ContainerId, Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -68,6 +70,7 @@ struct Reconciler<R> {
     jobs: plan::Jobs,
     running: HashMap<JobId, Running>,
     known: Known,
+    messages: observe::Messages,
     /// The manifests of the last round.
     manifests: HashMap<PodUid, Arc<Pod>>,
     done: mpsc::UnboundedSender<Done>,
@@ -99,6 +102,7 @@ pub async fn run<R: Runtime>(
         jobs: plan::Jobs::default(),
         running: HashMap::new(),
         known: Known::default(),
+        messages: observe::Messages::default(),
         manifests: HashMap::new(),
         done,
         view,
@@ -182,11 +186,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// One round; answers how long the loop may sleep.
-    async fn round(
-        &mut self,
-        wanted: Arc<Wanted>,
-        probed: &BTreeMap<ContainerId, Probed>,
-    ) -> Duration {
+    async fn round(&mut self, wanted: Arc<Wanted>, probed: &BTreeMap<ContainerId, Probed>) -> Duration {
         let pods: HashMap<PodUid, Arc<Pod>> = wanted
             .pods
             .iter()
@@ -198,15 +198,15 @@ impl<R: Runtime> Reconciler<R> {
         };
         self.take_manifests(&pods);
         let reading = self.jobs.observing();
-        let observed =
-            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, probed).await
-            {
+        let mut observed =
+            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, probed).await {
                 Ok(observed) => observed,
                 Err(error) => return self.blind(&error),
             };
         if self.complained.take().is_some() {
             tracing::info!("the runtime answers again");
         }
+        observed.messages = self.messages.read(&self.executor.node, &observed.snapshot).await;
         self.known.forget(&table, &observed);
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);

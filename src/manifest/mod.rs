@@ -5,9 +5,10 @@
 
 mod admit;
 mod admit_env;
+mod admit_life;
 mod admit_parts;
-mod admit_volumes;
 mod admit_probes;
+mod admit_volumes;
 mod check;
 mod claims;
 mod default_probes;

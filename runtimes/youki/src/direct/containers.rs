@@ -20,7 +20,8 @@ use crate::bundle::{self, Bundle, Input};
 use crate::image::{self, Image};
 use crate::launch::{self, LaunchError, Shim};
 use crate::shim::files::write_json;
-use crate::shim::protocol::{Request, ShimSpec, kept, run};
+use crate::shim::protocol::{ImageMount, Request, ShimSpec, kept, run};
+use crate::shim::volumes::part_of;
 
 /// A shim that makes the same container for an agent that was killed gets this long, as a new one would.
 const ANOTHER: Duration = Duration::from_secs(120);
@@ -56,8 +57,9 @@ impl Inner {
         let wanted = if spec.image_id.is_empty() { &spec.image.image } else { &spec.image_id };
         let image = self.images.get(wanted).await;
         let image = image.map_err(|error| no_image(doing, &spec.image.image, &error))?;
+        let mounted = self.mounted_images(doing, &spec).await?;
         let id = new_id().map_err(|e| Error::failed(doing, e))?;
-        let made = self.make_container(doing, &id, pod, spec, image).await;
+        let made = self.make_container(doing, &id, pod, spec, (image, mounted)).await;
         match made {
             Ok(()) => Ok(ContainerId(id)),
             Err(error) => {
@@ -75,16 +77,18 @@ impl Inner {
         id: &str,
         pod: SandboxRecord,
         spec: ContainerSpec,
-        image: Image,
+        (image, mounted): (Image, Vec<Image>),
     ) -> Result<()> {
         let (inner, said, id, sandbox) = (Arc::clone(self), doing.to_owned(), id.to_owned(), pod.id.clone());
         let run_dir = self.layout.run(&id);
         let prepared = blocking(doing, move || {
             let prepare = || {
-                inner.prepare(&said, &id, &pod, &spec, &image)?;
-                // Now that it is written down who uses the image: until now it could be removed.
-                let held = inner.images.hold(&image.id);
-                held.map_err(|error| no_image(&said, &spec.image.image, &error))?;
+                inner.prepare(&said, &id, &pod, &spec, (&image, &mounted))?;
+                // Now that it is written down who uses the images: until now they could be removed.
+                for image in mounted.iter().chain([&image]) {
+                    let held = inner.images.hold(&image.id);
+                    held.map_err(|error| no_image(&said, &image.id, &error))?;
+                }
                 inner.still_takes(&said, &pod.id)
             };
             Ok(prepare())
@@ -95,6 +99,16 @@ impl Inner {
         // Whoever stopped the sandbox meanwhile may have looked before there was anything to kill.
         let (inner, said) = (Arc::clone(self), doing.to_owned());
         blocking(doing, move || Ok(inner.still_takes(&said, &sandbox))).await?
+    }
+
+    /// The images that are mounted into the container, in the order of its mounts.
+    async fn mounted_images(&self, doing: &str, spec: &ContainerSpec) -> Result<Vec<Image>> {
+        let mut all = Vec::new();
+        for volume in spec.mounts.iter().filter_map(|m| m.image.as_ref()) {
+            let found = self.images.get(&volume.image.image).await;
+            all.push(found.map_err(|error| no_image(doing, &volume.image.image, &error))?);
+        }
+        Ok(all)
     }
 
     /// Whether the sandbox was left alone since its container was written down. Blocks.
@@ -155,7 +169,7 @@ impl Inner {
         id: &str,
         pod: &SandboxRecord,
         spec: &ContainerSpec,
-        image: &Image,
+        (image, mounted): (&Image, &[Image]),
     ) -> Result<()> {
         let failed = |what: &'static str| move |e: io::Error| Error::failed(doing, format!("{what}: {e}"));
         let (dir, run_dir) = (self.layout.container(id), self.layout.run(id));
@@ -166,7 +180,8 @@ impl Inner {
             format!("/{}/{id}", parent.trim_matches('/'))
         };
         let rootfs = dir.join("rootfs");
-        let bundle = self.bundle(doing, pod, spec, image, &rootfs, &cgroup)?;
+        let (placed, images) = place_images(spec, mounted, &run_dir);
+        let bundle = self.bundle(doing, pod, &placed, image, &rootfs, &cgroup)?;
         let log = (!spec.log_path.as_os_str().is_empty() && !pod.spec.log_directory.as_os_str().is_empty())
             .then(|| pod.spec.log_directory.join(&spec.log_path));
         let mut record = ContainerRecord {
@@ -176,6 +191,7 @@ impl Inner {
             attempt: spec.attempt,
             image: spec.image.image.clone(),
             image_id: image.id.clone(),
+            mounted_images: mounted.iter().map(|image| image.id.clone()).collect(),
             created_at: Time::now(),
             labels: spec.labels.clone(),
             annotations: spec.annotations.clone(),
@@ -212,6 +228,7 @@ impl Inner {
             upper: dir.join("upper"),
             work: dir.join("work"),
             no_devices: self.node.cgroup_v2 && !spec.security.privileged,
+            images,
             bundle,
             cgroup,
         };
@@ -309,6 +326,26 @@ fn no_image(doing: &str, name: &str, error: &image::Error) -> Error {
         Error::NotFound { doing, .. } => Error::not_found(doing, format!("image {name}")),
         other => other,
     }
+}
+
+/// Gives every mounted image a place in the shim's directory, as the source of its mount.
+fn place_images(spec: &ContainerSpec, mounted: &[Image], run_dir: &Path) -> (ContainerSpec, Vec<ImageMount>) {
+    let mut placed = spec.clone();
+    let mut images = Vec::new();
+    let wanted = placed.mounts.iter_mut().filter(|mount| mount.image.is_some());
+    for (number, (mount, image)) in wanted.zip(mounted).enumerate() {
+        let Some(volume) = mount.image.take() else { continue };
+        let at = run_dir.join(format!("image-{number}"));
+        mount.source = if volume.sub_path.is_empty() { at.clone() } else { part_of(&at) };
+        mount.read_only = true;
+        images.push(ImageMount {
+            name: volume.image.image,
+            at,
+            lower: image.layers.clone(),
+            sub_path: volume.sub_path,
+        });
+    }
+    (placed, images)
 }
 
 fn apply(record: &ContainerRecord, limits: &oci_spec::runtime::LinuxResources) -> io::Result<()> {
