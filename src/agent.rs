@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use podstead_runtime::{CgroupDriver, Runtime, RuntimeStatus};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,7 +21,8 @@ use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files, identity, security};
 use crate::probe::{Input, Supervisor};
 use crate::reconcile::{self, View, Wanted};
-use crate::{probing, report, status};
+pub use crate::publish::{Published, published_path};
+use crate::{probing, publish, report, status};
 
 /// The agent could not be started.
 #[derive(Debug, Error)]
@@ -49,18 +49,6 @@ pub enum AgentError {
     Source(#[from] manifest::SpawnError),
 }
 
-/// What a running agent tells the command line: `<state-dir>/agent/pods.json`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Published {
-    /// The node's name.
-    pub node: String,
-    /// Pods with their status.
-    pub pods: Vec<Pod>,
-    /// Why the runtime could not be read at the last try.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
 /// A running agent. Dropped, its tasks end; containers go on.
 #[derive(Debug)]
 pub struct Agent {
@@ -74,11 +62,6 @@ pub struct Agent {
     tasks: Vec<JoinHandle<()>>,
     _source: manifest::FileSource,
     _locks: [File; 2],
-}
-
-/// Where a running agent says what it knows.
-pub fn published_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("agent").join("pods.json")
 }
 
 fn lock_path(state_dir: &Path) -> PathBuf {
@@ -124,19 +107,12 @@ fn take_lock(path: PathBuf) -> Result<File, AgentError> {
     }
 }
 
-/// What an earlier agent published is no longer so.
-fn unpublish(state_dir: &Path) -> Result<(), AgentError> {
-    let path = published_path(state_dir);
-    match std::fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AgentError::Own { path, source }),
-        _ => Ok(()),
-    }
-}
-
 /// Starts an agent on a runtime. Returns as soon as its tasks run; waits for the runtime only in the background.
 pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, AgentError> {
     let locks = take_locks(&config.state_dir, &config.root_dir)?;
-    unpublish(&config.state_dir)?;
+    let path = published_path(&config.state_dir);
+    let conditions = publish::take_back(&config.state_dir)
+        .map_err(|source| AgentError::Own { path: path.clone(), source })?;
     let cgroups = Arc::new(Cgroups::discover().map_err(AgentError::Cgroups)?);
     let (manifests, source) = manifest::spawn(manifest::FileSourceConfig {
         path: config.manifest_path.clone(),
@@ -151,13 +127,7 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     let mut tasks = Vec::new();
     let links = keep_links(config.container_logs_dir.clone(), config.pod_logs_dir.clone(), view.clone());
     tasks.push(tokio::spawn(links));
-    tasks.push(tokio::spawn(publish(
-        Arc::clone(&runtime),
-        node.clone(),
-        published_path(&config.state_dir),
-        view.clone(),
-        manifests.clone(),
-    )));
+    tasks.push(tokio::spawn(publish::keep(Arc::clone(&runtime), node.clone(), path, view.clone(), conditions)));
     tasks.push(tokio::spawn(drive(
         config.clone(),
         runtime,
@@ -325,39 +295,6 @@ async fn keep_links(links_dir: PathBuf, logs_dir: PathBuf, mut view: watch::Rece
             tracing::warn!("links to the containers' logs: {error}");
         }
     }
-}
-
-/// Writes what the agent knows to a file of its own, for the command line.
-async fn publish<R: Runtime>(
-    runtime: Arc<R>,
-    mut node: report::Node,
-    path: PathBuf,
-    mut view: watch::Receiver<View>,
-    manifests: watch::Receiver<Arc<manifest::Desired>>,
-) {
-    let mut last = Vec::new();
-    while view.changed().await.is_ok() {
-        if node.runtime.is_empty() {
-            node.runtime = runtime.version().await.map(|v| v.name).unwrap_or_default();
-        }
-        let bytes = {
-            let view = view.borrow_and_update();
-            let pods = report::pods(&view, &node);
-            serde_json::to_vec(&Published { node: node.name.clone(), pods, error: view.error.clone() })
-                .unwrap_or_default()
-        };
-        if bytes != last {
-            let (path, copy) = (path.clone(), bytes.clone());
-            let write = tokio::task::spawn_blocking(move || files::write_atomically(&path, &copy, 0o600));
-            if let Ok(Err(error)) = write.await {
-                tracing::warn!("cannot publish the pods' status: {error}");
-            }
-            last = bytes;
-        }
-        // People read this: a storm of changes is written a few times a second only.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    drop(manifests);
 }
 
 /// The reports of all manifest files at this moment.

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod backend;
 pub mod cli;
+pub mod conditions;
 pub mod config;
 pub mod desired;
 pub mod events;
@@ -19,6 +20,7 @@ pub mod plan;
 pub mod pod;
 pub mod probe;
 pub mod probing;
+pub mod publish;
 pub mod quantity;
 pub mod reconcile;
 pub mod report;

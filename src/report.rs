@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time as ApiTime
 use podstead_runtime::{PodIdentity, PodUid, Snapshot, Time, labels};
 
 use crate::plan::status::{ContainerStatus, PodPhase, PodStatus, State, Terminated, pod_status};
+use crate::conditions;
 use crate::plan::{self, Known, Observed};
 use crate::pod::downward::one_of_each_family;
 use crate::pod::resources::qos_class;
@@ -158,7 +159,9 @@ fn api_status(
             .filter(|all| !all.is_empty()),
         qos_class: spec.map(|s| qos_class(s).as_str().to_owned()),
         start_time: seen(pod).or_else(|| api_time(status.sandbox_created_at)),
-        conditions: Some(conditions(status)),
+        conditions: Some(conditions::of(status, |name| {
+            planned.init.iter().any(|c| c.name == name && c.role == plan::Role::Sidecar)
+        })),
         init_container_statuses: Some(status.init.iter().map(|c| container_status(c, node)).collect())
             .filter(|all: &Vec<_>| !all.is_empty()),
         container_statuses: Some(sorted(&status.containers, node)),
@@ -169,21 +172,6 @@ fn api_status(
 fn seen(pod: Option<&api::Pod>) -> Option<ApiTime> {
     let text = pod?.metadata.annotations.as_ref()?.get(labels::CONFIG_SEEN)?;
     Some(ApiTime(text.parse::<Timestamp>().ok()?))
-}
-
-fn conditions(status: &PodStatus) -> Vec<api::PodCondition> {
-    let condition = |kind: &str, holds: bool| api::PodCondition {
-        type_: kind.to_owned(),
-        status: if holds { "True" } else { "False" }.to_owned(),
-        ..api::PodCondition::default()
-    };
-    vec![
-        condition("PodReadyToStartContainers", status.sandbox_created_at.known().is_some()),
-        condition("Initialized", status.initialized),
-        condition("Ready", status.ready),
-        condition("ContainersReady", status.ready),
-        condition("PodScheduled", true),
-    ]
 }
 
 fn sorted(containers: &[ContainerStatus], node: &Node) -> Vec<api::ContainerStatus> {

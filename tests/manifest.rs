@@ -51,6 +51,25 @@ fn read(file: &Path) -> Result<Vec<ManifestPod>, String> {
     })
 }
 
+/// What installers and projects write, unchanged: what is refused has its reason beside it.
+#[test]
+fn manifests_of_the_field_are_taken_or_refused_by_name() {
+    let files = fixtures("field");
+    assert!(files.len() >= 9);
+    let mut wrong = Vec::new();
+    for file in files {
+        let refused = file.with_extension("refused");
+        match read(&file) {
+            Ok(pods) => {
+                assert_eq!(pods.len(), 1, "{}", file.display());
+                assert!(!refused.exists(), "{} is no longer refused", file.display());
+            }
+            Err(why) => expect(&refused, &why, &mut wrong),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_refused_manifest_says_exactly_why() {
     let mut wrong = Vec::new();
