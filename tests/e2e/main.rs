@@ -7,6 +7,7 @@ mod images;
 mod library;
 mod offline;
 mod pods;
+mod probes;
 mod storm;
 mod support;
 mod walk;
