@@ -8,8 +8,10 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
 
 use super::admit_env as env;
+use super::admit_life;
 use super::admit_parts as parts;
 use super::admit_probes;
+use super::admit_security as security;
 use super::admit_volumes as volumes;
 use super::check::Places;
 use super::identity::CONFIG_MIRROR;
@@ -18,7 +20,6 @@ use super::refusal::{Position, Refusals};
 
 /// All annotations of an object together, as in the API.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
-const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Collects errors with the place of a field, or of its nearest ancestor in the text.
 pub(crate) struct Report<'a> {
@@ -67,7 +68,10 @@ pub(crate) fn pod(pod: &Pod, node: &str, report: &mut Report<'_>) {
     metadata(pod, node, report);
     match &pod.spec {
         None => report.add("spec", "is missing"),
-        Some(spec) => self::spec(spec, report),
+        Some(spec) => {
+            self::spec(spec, report);
+            security::pod(pod, spec, report);
+        }
     }
 }
 
@@ -105,10 +109,6 @@ fn metadata(pod: &Pod, node: &str, report: &mut Report<'_>) {
                  (and the uid, so that changes are noticed)",
             );
         }
-        if key.starts_with(APPARMOR) {
-            let version = env!("CARGO_PKG_VERSION");
-            report.add(&field, format!("not supported yet by podstead {version}: AppArmor profiles"));
-        }
     }
     if bytes > MAX_ANNOTATIONS {
         report.add("metadata.annotations", format!("are larger than {MAX_ANNOTATIONS} bytes together"));
@@ -127,18 +127,28 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
     if spec.containers.is_empty() {
         report.add("spec.containers", "a pod needs at least one container");
     }
+    admit_life::pod(spec, report);
     let mut names = HashMap::new();
     let mut host_ports = HashMap::new();
-    for (index, one) in spec.containers.iter().enumerate() {
-        let field = format!("spec.containers[{index}]");
-        if let Some(first) = names.insert(one.name.as_str(), index) {
-            let message = format!("\"{}\" is also the name of spec.containers[{first}]", one.name);
+    for (init, field, one) in containers(spec) {
+        if let Some(first) = names.insert(one.name.as_str(), field.clone()) {
+            let message = format!("\"{}\" is also the name of {first}", one.name);
             report.add(&format!("{field}.name"), message);
         }
         container(spec, one, &field, report);
+        admit_life::container(spec, one, init, &field, report);
         ports(one, &field, spec.host_network == Some(true), &mut host_ports, report);
         volumes::mounts(one, &field, &known, report);
+        security::container(one, &field, report);
     }
+}
+
+/// Regular containers, then init containers (`true`), with their fields.
+fn containers(spec: &PodSpec) -> impl Iterator<Item = (bool, String, &Container)> {
+    let regular = spec.containers.iter().enumerate();
+    let init = spec.init_containers.iter().flatten().enumerate();
+    let regular = regular.map(|(index, one)| (false, format!("spec.containers[{index}]"), one));
+    regular.chain(init.map(|(index, one)| (true, format!("spec.initContainers[{index}]"), one)))
 }
 
 fn container(spec: &PodSpec, container: &Container, field: &str, report: &mut Report<'_>) {

@@ -5,8 +5,10 @@
 
 mod admit;
 mod admit_env;
+mod admit_life;
 mod admit_parts;
 mod admit_probes;
+mod admit_security;
 mod admit_volumes;
 mod check;
 mod claims;

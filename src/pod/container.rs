@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use podstead_runtime::security::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
-use podstead_runtime::{ContainerSecurity, ContainerSpec, ImageSpec, Mount, Profile, labels};
+use podstead_runtime::{ContainerSpec, ImageSpec, Mount, labels};
 use thiserror::Error;
 
-use super::{NodeFacts, env, identity, resources, sandbox, volumes};
+use super::{NodeFacts, env, identity, resources, security, volumes};
 
 /// A container's spec cannot be said: the kubelet's `CreateContainerConfigError`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -29,12 +28,16 @@ pub struct Instance {
     pub attempt: u32,
     /// The image's id as resolved.
     pub image_id: String,
+    /// Who the image runs its programs as.
+    pub image_user: security::ImageUser,
     /// The sandbox's addresses.
     pub ips: Vec<IpAddr>,
     /// The files of variables that it refers to ([`env::files_needed`]).
     pub env_files: env::EnvFiles,
     /// The pod's `/etc/hosts` on the host, when there is one to mount.
     pub hosts_file: Option<PathBuf>,
+    /// The file for its termination message on the host, when there is one to mount.
+    pub message_file: Option<PathBuf>,
     /// Annotations decided with the step (restart count, hash, back-off).
     pub annotations: BTreeMap<String, String>,
 }
@@ -52,13 +55,13 @@ pub fn container_spec(
     let sources = env::Sources { node, pod, ips: &instance.ips, files: &instance.env_files };
     let environment = env::environment(container, &sources)?;
     let mut mounts = volumes::mounts(node, pod, container, &environment)?;
-    if let Some(source) = instance.hosts_file.clone().filter(|_| !mounts_hosts(&mounts)) {
-        mounts.push(Mount {
-            destination: "/etc/hosts".into(),
-            source,
-            selinux_relabel: true,
-            ..Mount::default()
-        });
+    let hosts = instance.hosts_file.clone().map(|file| ("/etc/hosts", file));
+    let message = instance.message_file.clone().map(|file| (message_path(container), file));
+    for (at, source) in hosts.into_iter().chain(message) {
+        let destination = PathBuf::from(at);
+        if mounts.iter().all(|m| m.destination != destination) {
+            mounts.push(Mount { destination, source, selinux_relabel: true, ..Mount::default() });
+        }
     }
     Ok(ContainerSpec {
         name: container.name.clone(),
@@ -79,7 +82,11 @@ pub fn container_spec(
         annotations: annotations(spec, container, instance),
         log_path: PathBuf::from(&container.name).join(format!("{}.log", instance.attempt)),
         resources: resources::container(spec, container, node.memory_capacity),
-        security: security(node, spec),
+        stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_default(),
+        security: security::container(node, pod, container, &instance.image_user),
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
         ..ContainerSpec::default()
     })
 }
@@ -99,8 +106,9 @@ pub fn with_tag(image: &str) -> String {
     if image.contains('@') || last.contains(':') { image.to_owned() } else { format!("{image}:latest") }
 }
 
-fn mounts_hosts(mounts: &[Mount]) -> bool {
-    mounts.iter().any(|m| m.destination == std::path::Path::new("/etc/hosts"))
+/// Where the container writes its termination message.
+fn message_path(container: &Container) -> &str {
+    container.termination_message_path.as_deref().unwrap_or("/dev/termination-log")
 }
 
 fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BTreeMap<String, String> {
@@ -109,8 +117,7 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
         all.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     };
     set(&mut all, labels::RESTART_COUNT, &instance.attempt.to_string());
-    let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
-    set(&mut all, labels::TERMINATION_PATH, path);
+    set(&mut all, labels::TERMINATION_PATH, message_path(container));
     set(
         &mut all,
         labels::TERMINATION_POLICY,
@@ -125,16 +132,6 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
         set(&mut all, labels::CONTAINER_PORTS, &serde_json::to_string(ports).unwrap_or_default());
     }
     all
-}
-
-fn security(node: &NodeFacts, spec: &PodSpec) -> ContainerSecurity {
-    ContainerSecurity {
-        namespaces: sandbox::namespaces(spec),
-        masked_paths: DEFAULT_MASKED_PATHS.map(str::to_owned).to_vec(),
-        readonly_paths: DEFAULT_READONLY_PATHS.map(str::to_owned).to_vec(),
-        seccomp: if node.seccomp_default { Profile::RuntimeDefault } else { Profile::Unconfined },
-        ..ContainerSecurity::default()
-    }
 }
 
 #[cfg(test)]
@@ -171,6 +168,18 @@ mod tests {
         assert_eq!(made.log_path, std::path::Path::new("c/3.log"));
         assert_eq!(made.image.image, "i:latest");
         assert_eq!(made.labels[labels::CONTAINER_NAME], "c");
+    }
+
+    #[test]
+    fn streams_are_as_the_manifest_says() {
+        let streams = |text: &str| {
+            let made = spec(&pod(text), &Instance::default());
+            (made.stdin, made.stdin_once, made.tty)
+        };
+        assert_eq!(streams("{name: c}"), (false, false, false));
+        assert_eq!(streams("{name: c, stdin: true}"), (true, false, false));
+        assert_eq!(streams("{name: c, stdinOnce: true}"), (false, true, false));
+        assert_eq!(streams("{name: c, tty: true}"), (false, false, true));
     }
 
     #[test]
