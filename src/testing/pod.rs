@@ -7,6 +7,7 @@ use podstead_runtime::{Container, ContainerState, ExecOutput, Runtime, Sandbox, 
 use tokio::time::Instant;
 
 use super::{Node, NodeError};
+use crate::plan::status::pod_status;
 
 /// A pod, which may not exist yet.
 #[derive(Clone, Debug)]
@@ -77,8 +78,19 @@ impl<'a> PodHandle<'a> {
         .await
     }
 
-    /// Waits until the pod is Ready. Without probes, that is when it is [`running`](Self::running).
+    /// Waits until the pod is Ready, as its probes have it. Without probes, or without an agent, that is when it is
+    /// [`running`](Self::running).
     pub async fn ready(&self) -> Result<Vec<Container>, NodeError> {
+        let mut view = self.node.view();
+        self.until("ready", |_, _| {
+            let ready = view.as_mut().is_none_or(|view| {
+                let view = view.borrow_and_update();
+                let pod = view.desired.pods.values().find(|p| p.identity.name == self.name);
+                pod.is_some_and(|pod| pod_status(pod, &view.observed, &view.known, view.at).ready)
+            });
+            ready.then_some(())
+        })
+        .await?;
         self.running().await
     }
 
