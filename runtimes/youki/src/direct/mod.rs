@@ -207,7 +207,7 @@ impl Runtime for Direct {
     }
 
     async fn remove_image(&self, image: &ImageSpec) -> Result<()> {
-        self.0.remove_image(image).await
+        Inner::remove_image(&self.0, image).await
     }
 
     async fn image_fs(&self) -> Result<Vec<ImageFs>> {
