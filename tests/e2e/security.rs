@@ -10,6 +10,7 @@ use crate::support::{Host, on_both};
 
 on_both!(
     users_and_groups_are_the_pods_overlaid_by_the_containers,
+    an_init_container_has_settings_of_its_own,
     a_container_that_must_not_be_root_is_not_made,
     strict_groups_leave_the_images_out_or_are_refused,
     capabilities_are_added_and_dropped,
@@ -114,6 +115,22 @@ async fn users_and_groups_are_the_pods_overlaid_by_the_containers(host: &Host) {
     for group in ["33", "44", "7"] {
         assert!(all[1].split(['=', ' ', '\n']).any(|word| word == group), "{group} in {}", all[1]);
     }
+}
+
+async fn an_init_container_has_settings_of_its_own(host: &Host) {
+    let node = host.node().await;
+    let pod = "hostNetwork: true\n  securityContext: {runAsUser: 1000, runAsNonRoot: true}\n  \
+               volumes: [{name: v, emptyDir: {}}]\n  initContainers:\n  - name: first\n    \
+               image: localhost/podstead/busybox:1\n    \
+               command: [/bin/sh, -c, \"id -u > /v/made; chmod 600 /v/made\"]\n    \
+               securityContext: {runAsUser: 0, runAsNonRoot: false}\n    \
+               volumeMounts: [{name: v, mountPath: /v}]";
+    let own = "volumeMounts: [{name: v, mountPath: /v}]";
+    let text = manifest("init", pod, &[("c", own)], "id -u; cat /v/made 2>/dev/null || ls -n /v/made");
+    let pod = node.apply("init", &text).expect("apply");
+    assert_eq!(pod.exited("c").await.expect("it ends"), 0);
+    let said = pod.logs("c").await.expect("its log");
+    assert!(said.starts_with("1000\n-rw-------") && said.contains(" 0 "), "root's file: {said}");
 }
 
 async fn a_container_that_must_not_be_root_is_not_made(host: &Host) {
