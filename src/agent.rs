@@ -177,6 +177,7 @@ async fn drive<R: Runtime>(
         node_ips: config.node_ips.clone(),
         memory_capacity: facts::memory_capacity(),
         seccomp_default: config.seccomp_default,
+        dns: config.dns.clone(),
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());

@@ -1,5 +1,7 @@
 //! Flags -> one checked [`Config`]; nobody re-checks after it. Reads the node's facts once.
 
+mod dns;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +10,9 @@ use clap::{Args, ValueEnum};
 use thiserror::Error;
 
 use crate::node::facts;
+use crate::pod::dns::Settings as DnsSettings;
+
+pub use dns::DnsFlags;
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -90,6 +95,9 @@ pub struct RunFlags {
     /// Give containers the runtime's default seccomp profile
     #[arg(long)]
     pub seccomp_default: bool,
+    /// Names.
+    #[command(flatten)]
+    pub dns: DnsFlags,
 }
 
 /// The checked configuration of the agent.
@@ -115,6 +123,8 @@ pub struct Config {
     pub cgroup_root: String,
     /// Default seccomp profile for containers.
     pub seccomp_default: bool,
+    /// Names.
+    pub dns: DnsSettings,
 }
 
 /// A flag's value cannot be used.
@@ -142,6 +152,12 @@ pub enum ConfigError {
     /// The endpoint is of a kind that is not spoken.
     #[error("--container-runtime-endpoint: {0}")]
     Endpoint(String),
+    /// The cluster's domain cannot stand in a resolv.conf.
+    #[error("--cluster-domain {domain:?} is no domain name")]
+    ClusterDomain {
+        /// Its value.
+        domain: String,
+    },
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
@@ -170,6 +186,7 @@ impl Config {
             container_logs_dir: absolute("container-logs-dir", &run.container_logs_dir)?,
             cgroup_root: run.cgroup_root.clone(),
             seccomp_default: run.seccomp_default,
+            dns: run.dns.settings()?,
         })
     }
 }
@@ -248,6 +265,26 @@ mod tests {
     }
 
     #[test]
+    fn the_classic_line_of_fedoras_kubelet_works_as_it_stands() {
+        let line =
+            "--cluster-dns=10.254.0.10 --cluster-domain=kube.local --pod-manifest-path=/etc/kubelet.d/";
+        let config = config(&format!("{line} --hostname-override n")).unwrap();
+        assert_eq!(config.manifest_path, Path::new("/etc/kubelet.d/"));
+        assert_eq!(config.dns.servers, ["10.254.0.10".parse::<IpAddr>().unwrap()]);
+        assert_eq!(config.dns.domain, "kube.local");
+        assert_eq!(config.dns.resolv_conf.as_deref(), Some(Path::new("/etc/resolv.conf")));
+    }
+
+    #[test]
+    fn dns_servers_are_comma_separated_and_repeated_and_no_resolver_is_one_too() {
+        let line = "--pod-manifest-path /m --hostname-override n --cluster-dns 10.0.0.1,fd00::1 --cluster-dns 10.0.0.2";
+        let config = config(&format!("{line} --resolv-conf=")).unwrap();
+        let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["10.0.0.1", "fd00::1", "10.0.0.2"]);
+        assert_eq!(config.dns.resolv_conf, None);
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         let refused = |flags: &str| config(flags).unwrap_err();
         assert_eq!(refused("--hostname-override n"), ConfigError::NoManifestPath);
@@ -259,6 +296,10 @@ mod tests {
             let error = refused(&format!("--hostname-override n --{flag} a/b {more}"));
             assert_eq!(error, ConfigError::Relative { flag, path: "a/b".into() });
         }
+        let relative = refused("--pod-manifest-path /m --hostname-override n --resolv-conf a");
+        assert_eq!(relative, ConfigError::Relative { flag: "resolv-conf", path: "a".into() });
+        let domain = refused("--pod-manifest-path /m --hostname-override n --cluster-domain a\u{7}");
+        assert!(domain.to_string().contains("--cluster-domain"), "{domain}");
         let named = refused("--pod-manifest-path /m --hostname-override a_b");
         assert_eq!(named, ConfigError::NodeName { name: "a_b".into() });
         let often = refused("--pod-manifest-path /m --hostname-override n --file-check-frequency 9ms");

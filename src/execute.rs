@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId};
+use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId, SandboxSpec};
 
 use crate::images::{self, ImageProblem};
 use crate::node::cgroup::{CgroupError, Cgroups};
+use crate::node::resolver;
 use crate::plan::Action;
+use crate::pod::dns::Complaint;
 use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
 
 /// What actions are carried out with.
@@ -74,7 +76,10 @@ impl<R: Runtime> Executor<R> {
                 return Ok(Some(images::ensure(runtime, &container::image_spec(&pod, spec), policy).await?));
             }
             Action::RunSandbox { attempt, .. } => {
-                let spec = sandbox::sandbox_spec(&self.node, &*context.manifest()?, *attempt);
+                let (spec, complaints) = self.sandbox_spec(&*context.manifest()?, *attempt).await?;
+                for Complaint { reason, message } in complaints {
+                    tracing::info!(pod = spec.pod.full_name(), reason, "{message}");
+                }
                 runtime.run_sandbox(&spec).await?;
             }
             Action::CreateContainer { sandbox, container, attempt, image_id, annotations, .. } => {
@@ -94,6 +99,18 @@ impl<R: Runtime> Executor<R> {
             Action::CleanPod { uid } => self.clean(uid.clone()).await?,
         }
         Ok(None)
+    }
+
+    /// The sandbox's spec; the node's resolver is read anew each time.
+    async fn sandbox_spec(&self, pod: &Pod, attempt: u32) -> Result<(SandboxSpec, Vec<Complaint>), Failed> {
+        let path = self.node.dns.resolv_conf.clone();
+        let nodes_resolver = blocking(move || resolver::read(path.as_deref()).map_err(host)).await?;
+        let spec = sandbox::sandbox_spec(&self.node, pod, attempt);
+        sandbox::named(spec, &self.node, pod, &nodes_resolver).map_err(|error| Failed {
+            retry: Retry::Never,
+            reason: "",
+            message: error.to_string(),
+        })
     }
 
     async fn prepare(&self, pod: Arc<Pod>) -> Result<(), Failed> {
@@ -134,7 +151,7 @@ impl<R: Runtime> Executor<R> {
                     message: error.to_string(),
                 }
             })?;
-        let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
+        let (sandbox_spec, _) = self.sandbox_spec(&pod, context.sandbox_attempt).await?;
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, Volume};
 
+use super::admit_names;
 use super::admit_parts as parts;
 use super::check::Places;
 use super::identity::CONFIG_MIRROR;
@@ -119,6 +120,7 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
     if spec.termination_grace_period_seconds.is_some_and(|s| s < 0) {
         report.add("spec.terminationGracePeriodSeconds", "must not be negative");
     }
+    admit_names::names(spec, report);
     let volumes = check_volumes(spec.volumes.as_deref().unwrap_or_default(), report);
     if spec.containers.is_empty() {
         report.add("spec.containers", "a pod needs at least one container");

@@ -4,6 +4,7 @@
 //! never an empty one: it keeps its last good pods and shows why.
 
 mod admit;
+mod admit_names;
 mod admit_parts;
 mod check;
 mod claims;

@@ -1,6 +1,7 @@
 //! The node's side of a pod that no runtime looks after: cgroup parents, log links, facts of the machine. Blocking;
-//! touches `/proc` and `/sys/fs/cgroup` below `kubepods`, and the directory of log links.
+//! touches `/proc` and `/sys/fs/cgroup` below `kubepods`, the directory of log links, and the node's `resolv.conf`.
 
 pub mod cgroup;
 pub mod facts;
 pub mod links;
+pub mod resolver;

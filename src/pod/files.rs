@@ -1,7 +1,6 @@
 //! Files of a pod on the host: its directory, volumes, hosts file, logs (`kubelet-static-pods.md 4.1, 4.2`). Blocking;
 //! touches only `<root>/pods/<uid>`, the pod's log directory, and host paths whose type says "create".
 
-use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::volumes::Source;
-use super::{NodeFacts, identity, volumes};
+use super::{NodeFacts, hosts, identity, volumes};
 
 /// A pod's files could not be made or removed.
 #[derive(Debug, Error)]
@@ -149,10 +148,9 @@ pub fn write_hosts(node: &NodeFacts, pod: &Pod, ips: &[IpAddr]) -> Result<Option
         return Ok(None);
     }
     let text = if host_network {
-        let nodes_own = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        format!("# Kubernetes-managed hosts file (host network).\n{nodes_own}")
+        hosts::host_network(pod, &fs::read_to_string("/etc/hosts").unwrap_or_default())
     } else {
-        hosts_text(&identity::hostname(pod), ips)
+        hosts::own(pod, &node.dns.domain, ips)
     };
     // In place, not by rename: running containers have this very inode mounted.
     // No more of it than what it should be: containers may write to it.
@@ -166,22 +164,6 @@ pub fn write_hosts(node: &NodeFacts, pod: &Pod, ips: &[IpAddr]) -> Result<Option
         fs::set_permissions(&path, Permissions::from_mode(0o644)).map_err(failed(&id.uid, "chmod", &path))?;
     }
     Ok(Some(path))
-}
-
-fn hosts_text(hostname: &str, ips: &[IpAddr]) -> String {
-    let mut text = String::from(
-        "# Kubernetes-managed hosts file.\n\
-         127.0.0.1\tlocalhost\n\
-         ::1\tlocalhost ip6-localhost ip6-loopback\n\
-         fe00::0\tip6-localnet\n\
-         fe00::0\tip6-mcastprefix\n\
-         fe00::1\tip6-allnodes\n\
-         fe00::2\tip6-allrouters\n",
-    );
-    for ip in ips {
-        let _ = writeln!(text, "{ip}\t{hostname}");
-    }
-    text
 }
 
 /// Makes the directory of a container's logs; some runtimes want it to exist (`cri-servers.md`).
@@ -309,15 +291,6 @@ mod tests {
     fn host_volume(path: &Path, kind: &str) -> Volume {
         let source = HostPathVolumeSource { path: path.display().to_string(), type_: Some(kind.into()) };
         Volume { name: "v".into(), host_path: Some(source), ..Volume::default() }
-    }
-
-    #[test]
-    fn the_hosts_file_is_the_kubelets() {
-        let text = hosts_text("web-node", &["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()]);
-        let expected = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-                        fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n\
-                        10.0.0.7\tweb-node\nfd00::7\tweb-node\n";
-        assert_eq!(text, expected);
     }
 
     #[test]

@@ -2,8 +2,11 @@
 //! [`files`] touches the disk.
 
 pub mod container;
+pub mod dns;
 pub mod env;
 pub mod files;
+pub mod hostname;
+pub mod hosts;
 pub mod identity;
 pub mod resources;
 pub mod sandbox;
@@ -33,4 +36,6 @@ pub struct NodeFacts {
     pub memory_capacity: i64,
     /// Containers get the runtime's seccomp profile unless they say otherwise (`--seccomp-default`).
     pub seccomp_default: bool,
+    /// What the node says about names.
+    pub dns: dns::Settings,
 }

@@ -46,6 +46,7 @@ use crate::backend::Backend;
 use crate::config::{Config, RuntimeChoice, RuntimeFlags};
 use crate::manifest::{self, FileReport};
 use crate::node::facts;
+use crate::pod::dns;
 use crate::reconcile::View;
 
 /// How long a wait lasts unless said otherwise: generous, for loaded machines.
@@ -109,6 +110,17 @@ pub struct Builder {
     insecure_registries: Vec<String>,
     cni_conf_dir: Option<PathBuf>,
     patience: Duration,
+    changes: Vec<Change>,
+}
+
+/// A change of the agent's configuration.
+#[derive(Clone)]
+struct Change(Arc<dyn Fn(&mut Config) + Send + Sync>);
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Change")
+    }
 }
 
 impl Builder {
@@ -137,6 +149,13 @@ impl Builder {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Changes the agent's configuration, as flags of `podstead run` would.
+    #[must_use]
+    pub fn config(mut self, change: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
+        self.changes.push(Change(Arc::new(change)));
         self
     }
 
@@ -174,7 +193,7 @@ impl Builder {
                 RuntimeChoice::Cri => None,
             },
         };
-        let config = Config {
+        let mut config = Config {
             manifest_path: dir.path().join("manifests"),
             file_check_frequency: Duration::from_secs(20),
             node_name: "node".to_owned(),
@@ -185,7 +204,11 @@ impl Builder {
             container_logs_dir: dir.path().join("links"),
             cgroup_root: format!("/{name}"),
             seccomp_default: false,
+            dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
         };
+        for change in &self.changes {
+            change.0(&mut config);
+        }
         std::fs::create_dir(&config.manifest_path)
             .map_err(|source| NodeError::File { path: config.manifest_path.clone(), source })?;
         let backend = Backend::open(&flags).await.map_err(|error| NodeError::Open(format!("{error:#}")))?;
@@ -232,6 +255,7 @@ impl Node {
             insecure_registries: Vec::new(),
             cni_conf_dir: None,
             patience: PATIENCE,
+            changes: Vec::new(),
         }
     }
 

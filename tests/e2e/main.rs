@@ -4,6 +4,7 @@
 mod cli;
 mod images;
 mod library;
+mod names;
 mod offline;
 mod pods;
 mod storm;
