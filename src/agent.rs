@@ -16,7 +16,9 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::execute::Executor;
+use crate::images::Images;
 use crate::manifest::{self, FileReport, FileState};
+use crate::node::image_gc::Collector;
 use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files};
 use crate::reconcile::{self, View, Wanted};
@@ -121,6 +123,10 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     let mut tasks = Vec::new();
     let links = keep_links(config.container_logs_dir.clone(), config.pod_logs_dir.clone(), view.clone());
     tasks.push(tokio::spawn(links));
+    let images = Arc::new(Images::open(&config.images));
+    let memory = Arc::clone(images.memory());
+    let collector = Collector::new(Arc::clone(&runtime), memory, config.image_gc.clone());
+    tasks.push(tokio::spawn(collector.run(view.clone())));
     tasks.push(tokio::spawn(publish(
         Arc::clone(&runtime),
         node.clone(),
@@ -132,6 +138,7 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
         config.clone(),
         runtime,
         cgroups,
+        images,
         manifests.clone(),
         view_sender,
         stopped,
@@ -163,6 +170,7 @@ async fn drive<R: Runtime>(
     config: Config,
     runtime: Arc<R>,
     cgroups: Arc<Cgroups>,
+    images: Arc<Images>,
     manifests: watch::Receiver<Arc<manifest::Desired>>,
     view: watch::Sender<View>,
     mut stop: watch::Receiver<bool>,
@@ -181,7 +189,8 @@ async fn drive<R: Runtime>(
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());
-    let executor = Arc::new(Executor { runtime: Arc::clone(&runtime), node: Arc::new(node), cgroups });
+    let executor =
+        Arc::new(Executor { runtime: Arc::clone(&runtime), node: Arc::new(node), cgroups, images });
     tokio::select! {
         () = reconcile::run(executor, wanted, health, view, stop) => {}
         () = status::keep(runtime, status_sender) => {}

@@ -1,6 +1,7 @@
 //! Flags -> one checked [`Config`]; nobody re-checks after it. Reads the node's facts once.
 
 mod dns;
+mod images;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 
+use crate::images::Settings as ImageSettings;
 use crate::node::facts;
+use crate::node::image_gc::Policy as ImagePolicy;
 use crate::pod::dns::Settings as DnsSettings;
 
 pub use dns::DnsFlags;
+pub use images::ImageFlags;
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -98,6 +102,9 @@ pub struct RunFlags {
     /// Names.
     #[command(flatten)]
     pub dns: DnsFlags,
+    /// Images.
+    #[command(flatten)]
+    pub images: ImageFlags,
 }
 
 /// The checked configuration of the agent.
@@ -125,6 +132,10 @@ pub struct Config {
     pub seccomp_default: bool,
     /// Names.
     pub dns: DnsSettings,
+    /// How images are pulled.
+    pub images: ImageSettings,
+    /// When images are collected.
+    pub image_gc: ImagePolicy,
 }
 
 /// A flag's value cannot be used.
@@ -158,6 +169,9 @@ pub enum ConfigError {
         /// Its value.
         domain: String,
     },
+    /// Flags about images are out of range or do not fit each other.
+    #[error("{0}")]
+    Images(String),
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
@@ -187,6 +201,8 @@ impl Config {
             cgroup_root: run.cgroup_root.clone(),
             seccomp_default: run.seccomp_default,
             dns: run.dns.settings()?,
+            images: run.images.settings(&runtime.root_dir)?,
+            image_gc: run.images.policy()?,
         })
     }
 }
@@ -282,6 +298,32 @@ mod tests {
         let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["10.0.0.1", "fd00::1", "10.0.0.2"]);
         assert_eq!(config.dns.resolv_conf, None);
+    }
+
+    #[test]
+    fn pulls_and_collections_are_as_the_kubelets_flags_say() {
+        let plain = config("--pod-manifest-path /m --hostname-override n").unwrap();
+        assert_eq!(plain.images.rates, crate::images::limits::Rates::default());
+        assert_eq!(plain.image_gc, ImagePolicy::default());
+        let with = |flags: &str| config(&format!("--pod-manifest-path /m --hostname-override n {flags}"));
+        let parallel = |flags: &str| with(flags).unwrap().images.rates.parallel;
+        assert_eq!(parallel("--serialize-image-pulls"), Some(1));
+        assert_eq!(parallel("--serialize-image-pulls=false"), None);
+        assert_eq!(parallel("--serialize-image-pulls=false --max-parallel-image-pulls 4"), Some(4));
+        let rates = with("--registry-qps=0 --registry-burst 3").unwrap().images.rates;
+        assert_eq!((rates.per_second, rates.burst), (0, 3));
+        let gc = "--image-gc-high-threshold=50 --image-gc-low-threshold=40 --minimum-image-ttl-duration=1m";
+        let gc = with(gc).unwrap().image_gc;
+        assert_eq!((gc.high, gc.low, gc.min_age), (50, 40, Duration::from_secs(60)));
+        for (flags, why) in [
+            ("--max-parallel-image-pulls 2", "--serialize-image-pulls=false"),
+            ("--serialize-image-pulls=false --max-parallel-image-pulls 0", "at least 1"),
+            ("--image-gc-high-threshold 101", "between 0 and 100"),
+            ("--image-gc-low-threshold 85", "less than"),
+        ] {
+            let error = with(flags).unwrap_err().to_string();
+            assert!(error.contains(why), "{flags}: {error}");
+        }
     }
 
     #[test]

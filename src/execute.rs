@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId, SandboxSpec};
 
-use crate::images::{self, ImageProblem};
+use crate::images::{ImageProblem, Images};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::node::resolver;
 use crate::plan::Action;
@@ -23,6 +23,8 @@ pub struct Executor<R> {
     pub node: Arc<NodeFacts>,
     /// Its cgroups.
     pub cgroups: Arc<Cgroups>,
+    /// Its images.
+    pub images: Arc<Images>,
 }
 
 /// What of the present reading an action needs.
@@ -73,7 +75,8 @@ impl<R: Runtime> Executor<R> {
                 let pod = context.manifest()?;
                 let spec = find(&pod, container)?;
                 let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-                return Ok(Some(images::ensure(runtime, &container::image_spec(&pod, spec), policy).await?));
+                let image = container::image_spec(&pod, spec);
+                return Ok(Some(self.images.ensure(runtime, &image, policy).await?));
             }
             Action::RunSandbox { attempt, .. } => {
                 let (spec, complaints) = self.sandbox_spec(&*context.manifest()?, *attempt).await?;

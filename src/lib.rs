@@ -7,6 +7,7 @@ pub mod agent;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod desired;
 pub mod execute;
 pub mod images;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use podstead::execute::Executor;
+use podstead::images::{self, Images};
 use podstead::node::cgroup::Cgroups;
 use podstead::pod::NodeFacts;
 use podstead::reconcile::{self, View, Wanted};
@@ -42,6 +43,10 @@ impl Loop {
             runtime: Arc::new(fake.clone()),
             node: Arc::new(node),
             cgroups: Arc::new(Cgroups::Legacy(vec![])),
+            images: Arc::new(Images::open(&images::Settings {
+                root_dir: root.join("root"),
+                ..Default::default()
+            })),
         };
         let (wanted, wanted_there) = watch::channel(want(pods));
         let (status, status_there) = watch::channel(RuntimeStatus::default());

@@ -42,7 +42,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run the agent: keep the pods of the manifests running
-    Run(crate::config::RunFlags),
+    Run(Box<crate::config::RunFlags>),
     /// List containers
     Ps(ps::Args),
     /// List pods

@@ -3,5 +3,6 @@
 
 pub mod cgroup;
 pub mod facts;
+pub mod image_gc;
 pub mod links;
 pub mod resolver;

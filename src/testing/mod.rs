@@ -44,8 +44,10 @@ pub use pod::PodHandle;
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
 use crate::config::{Config, RuntimeChoice, RuntimeFlags};
+use crate::credentials::Places;
+use crate::images;
 use crate::manifest::{self, FileReport};
-use crate::node::facts;
+use crate::node::{facts, image_gc};
 use crate::pod::dns;
 use crate::reconcile::View;
 
@@ -204,6 +206,12 @@ impl Builder {
             container_logs_dir: dir.path().join("links"),
             cgroup_root: format!("/{name}"),
             seccomp_default: false,
+            images: images::Settings {
+                root_dir: flags.root_dir.clone(),
+                credentials: Places::only(&flags.root_dir),
+                ..images::Settings::default()
+            },
+            image_gc: image_gc::Policy::default(),
             dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
         };
         for change in &self.changes {
@@ -264,7 +272,8 @@ impl Node {
         Ok(self)
     }
 
-    fn runtime_arc(&self) -> &Arc<Backend> {
+    /// The same, to be shared.
+    pub fn runtime_arc(&self) -> &Arc<Backend> {
         // Invariant: only `drop` takes it out.
         self.backend.as_ref().unwrap_or_else(|| unreachable!("the node is being dropped"))
     }

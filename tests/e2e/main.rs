@@ -7,6 +7,7 @@ mod library;
 mod names;
 mod offline;
 mod pods;
+mod pulls;
 mod storm;
 mod support;
 mod walk;
