@@ -19,6 +19,7 @@ use crate::execute::Executor;
 use crate::images::Images;
 use crate::manifest::{self, FileReport, FileState};
 use crate::node::image_gc::Collector;
+use crate::node::log_rotation::Rotator;
 use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files};
 use crate::reconcile::{self, View, Wanted};
@@ -127,6 +128,9 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     let memory = Arc::clone(images.memory());
     let collector = Collector::new(Arc::clone(&runtime), memory, config.image_gc.clone());
     tasks.push(tokio::spawn(collector.run(view.clone())));
+    let rotator =
+        Rotator::new(Arc::clone(&runtime), config.pod_logs_dir.clone(), config.log_rotation.clone());
+    tasks.push(tokio::spawn(rotator.run(view.clone())));
     tasks.push(tokio::spawn(publish(
         Arc::clone(&runtime),
         node.clone(),

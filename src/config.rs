@@ -2,6 +2,7 @@
 
 mod dns;
 mod images;
+mod logs;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,12 @@ use thiserror::Error;
 use crate::images::Settings as ImageSettings;
 use crate::node::facts;
 use crate::node::image_gc::Policy as ImagePolicy;
+use crate::node::log_rotation::Policy as LogPolicy;
 use crate::pod::dns::Settings as DnsSettings;
 
 pub use dns::DnsFlags;
 pub use images::ImageFlags;
+pub use logs::LogFlags;
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -105,6 +108,9 @@ pub struct RunFlags {
     /// Images.
     #[command(flatten)]
     pub images: ImageFlags,
+    /// Logs.
+    #[command(flatten)]
+    pub logs: LogFlags,
 }
 
 /// The checked configuration of the agent.
@@ -136,6 +142,8 @@ pub struct Config {
     pub images: ImageSettings,
     /// When images are collected.
     pub image_gc: ImagePolicy,
+    /// When logs are rotated; `None` for never.
+    pub log_rotation: Option<LogPolicy>,
 }
 
 /// A flag's value cannot be used.
@@ -172,6 +180,9 @@ pub enum ConfigError {
     /// Flags about images are out of range or do not fit each other.
     #[error("{0}")]
     Images(String),
+    /// Flags about logs are out of range.
+    #[error("{0}")]
+    Logs(String),
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
@@ -203,6 +214,7 @@ impl Config {
             dns: run.dns.settings()?,
             images: run.images.settings(&runtime.root_dir)?,
             image_gc: run.images.policy()?,
+            log_rotation: run.logs.policy()?,
         })
     }
 }
@@ -323,6 +335,22 @@ mod tests {
         ] {
             let error = with(flags).unwrap_err().to_string();
             assert!(error.contains(why), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn logs_are_rotated_by_size_and_number() {
+        let with = |flags: &str| config(&format!("--pod-manifest-path /m --hostname-override n {flags}"));
+        assert_eq!(with("").unwrap().log_rotation, Some(LogPolicy::default()));
+        let given = with("--container-log-max-size=100k --container-log-max-files 2").unwrap().log_rotation;
+        let given = given.unwrap();
+        assert_eq!((given.max_size, given.max_files), (100_000, 2));
+        assert_eq!(with("--container-log-max-size=-1").unwrap().log_rotation, None);
+        for flags in
+            ["--container-log-max-size x", "--container-log-max-size 0", "--container-log-max-files 1"]
+        {
+            let error = with(flags).unwrap_err().to_string();
+            assert!(error.contains(flags.split(' ').next().unwrap_or_default()), "{flags}: {error}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod exec;
 pub mod find;
+mod follow;
 pub mod images;
 pub mod inspect;
 pub mod logs;

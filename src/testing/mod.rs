@@ -47,7 +47,7 @@ use crate::config::{Config, RuntimeChoice, RuntimeFlags};
 use crate::credentials::Places;
 use crate::images;
 use crate::manifest::{self, FileReport};
-use crate::node::{facts, image_gc};
+use crate::node::{facts, image_gc, log_rotation};
 use crate::pod::dns;
 use crate::reconcile::View;
 
@@ -212,6 +212,7 @@ impl Builder {
                 ..images::Settings::default()
             },
             image_gc: image_gc::Policy::default(),
+            log_rotation: Some(log_rotation::Policy::default()),
             dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
         };
         for change in &self.changes {

@@ -193,7 +193,7 @@ async fn logs_are_found_cut_and_followed(host: &Host) {
 }
 
 /// Waits for a child on a thread of its own; a minute at most.
-async fn in_time(child: Child) -> Output {
+pub async fn in_time(child: Child) -> Output {
     let pid = child.id();
     let waiting = tokio::task::spawn_blocking(move || child.wait_with_output().expect("wait"));
     let Ok(output) = tokio::time::timeout(Duration::from_secs(60), waiting).await else {

@@ -8,6 +8,7 @@ mod names;
 mod offline;
 mod pods;
 mod pulls;
+mod rotation;
 mod storm;
 mod support;
 mod walk;
