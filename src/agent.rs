@@ -1,14 +1,14 @@
 //! The agent: its tasks and the channels between them. May use everything; decides nothing.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{Runtime, RuntimeStatus};
+use podstead_runtime::{CgroupDriver, Runtime, RuntimeStatus};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use crate::manifest::{self, FileReport, FileState};
 use crate::node::image_gc::Collector;
 use crate::node::log_rotation::Rotator;
 use crate::node::{cgroup::Cgroups, facts, links};
-use crate::pod::{NodeFacts, files};
+use crate::pod::{NodeFacts, files, identity};
 use crate::reconcile::{self, View, Wanted};
 use crate::{report, status};
 
@@ -36,8 +36,8 @@ pub enum AgentError {
         /// The system's words.
         source: io::Error,
     },
-    /// Another agent holds the state directory.
-    #[error("another agent uses {path}: stop it, or give this one a --state-dir of its own")]
+    /// Another agent holds the state or the root directory.
+    #[error("another agent uses {path}: stop it, or give this one a --state-dir and a --root-dir of its own")]
     Taken {
         /// The lock.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub struct Agent {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     _source: manifest::FileSource,
-    _lock: File,
+    _locks: [File; 2],
 }
 
 /// Where a running agent says what it knows.
@@ -89,27 +89,55 @@ fn lock_path(state_dir: &Path) -> PathBuf {
 /// Whether an agent runs on this state directory.
 pub fn is_running(state_dir: &Path) -> bool {
     File::open(lock_path(state_dir))
-        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
+
+/// How long a starting agent looks whether a lock is let go: a command that asks holds it for a moment.
+const ASKED: Duration = Duration::from_millis(200);
 
 fn own_dir(path: &Path) -> Result<(), AgentError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| AgentError::Own { path: path.to_owned(), source })
 }
 
-fn take_lock(state_dir: &Path) -> Result<File, AgentError> {
+/// Both directories are one agent's: the state directory with what the command line reads, and the root directory,
+/// where a second agent would take the pods of the first for leftovers. Only agents take these locks.
+fn take_locks(state_dir: &Path, root_dir: &Path) -> Result<[File; 2], AgentError> {
     own_dir(&state_dir.join("agent"))?;
-    let path = lock_path(state_dir);
-    let open = File::options().create(true).truncate(false).write(true).read(true).mode(0o600).open(&path);
-    let file = open.map_err(|source| AgentError::Own { path: path.clone(), source })?;
-    file.try_lock().map_err(|_| AgentError::Taken { path })?;
-    Ok(file)
+    own_dir(root_dir)?;
+    Ok([take_lock(lock_path(state_dir))?, take_lock(root_dir.join("agent.lock"))?])
+}
+
+fn take_lock(path: PathBuf) -> Result<File, AgentError> {
+    let own = |source| AgentError::Own { path: path.clone(), source };
+    let file = File::options().create(true).truncate(false).write(true).read(true).mode(0o600).open(&path);
+    let file = file.map_err(own)?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(source)) => return Err(own(source)),
+            Err(TryLockError::WouldBlock) if begun.elapsed() > ASKED => {
+                return Err(AgentError::Taken { path });
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// What an earlier agent published is no longer so.
+fn unpublish(state_dir: &Path) -> Result<(), AgentError> {
+    let path = published_path(state_dir);
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AgentError::Own { path, source }),
+        _ => Ok(()),
+    }
 }
 
 /// Starts an agent on a runtime. Returns as soon as its tasks run; waits for the runtime only in the background.
 pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, AgentError> {
-    let lock = take_lock(&config.state_dir)?;
-    own_dir(&config.root_dir)?;
+    let locks = take_locks(&config.state_dir, &config.root_dir)?;
+    unpublish(&config.state_dir)?;
     let cgroups = Arc::new(Cgroups::discover().map_err(AgentError::Cgroups)?);
     let (manifests, source) = manifest::spawn(manifest::FileSourceConfig {
         path: config.manifest_path.clone(),
@@ -147,7 +175,7 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
         view_sender,
         stopped,
     )));
-    Ok(Agent { view, manifests, node, stop, tasks, _source: source, _lock: lock })
+    Ok(Agent { view, manifests, node, stop, tasks, _source: source, _locks: locks })
 }
 
 impl Agent {
@@ -184,22 +212,38 @@ async fn drive<R: Runtime>(
         root_dir: config.root_dir.clone(),
         pod_logs_dir: config.pod_logs_dir.clone(),
         cgroup_root: config.cgroup_root.clone(),
-        cgroup_driver: first.cgroup_driver.unwrap_or_default(),
+        cgroup_driver: cgroup_driver(config.cgroup_driver, first.cgroup_driver),
         node_name: config.node_name.clone(),
         node_ips: config.node_ips.clone(),
         memory_capacity: facts::memory_capacity(),
+        cpu_capacity: facts::cpu_capacity(),
+        storage_capacity: facts::storage_capacity(&config.root_dir),
+        recursive_read_only: first.recursive_read_only,
         seccomp_default: config.seccomp_default,
         dns: config.dns.clone(),
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());
-    let executor =
-        Arc::new(Executor { runtime: Arc::clone(&runtime), node: Arc::new(node), cgroups, images });
+    let thoughts = view.subscribe();
+    let node = Arc::new(node);
+    let files = keep_files(Arc::clone(&node), view.subscribe());
+    let executor = Arc::new(Executor { runtime: Arc::clone(&runtime), node, cgroups, images });
     tokio::select! {
         () = reconcile::run(executor, wanted, health, view, stop) => {}
-        () = status::keep(runtime, status_sender) => {}
+        () = status::keep(runtime, status_sender, thoughts) => {}
         () = follow(manifests, wanted_sender) => {}
+        () = files => {}
     }
+}
+
+/// The runtime's driver if it tells, else the flag's.
+fn cgroup_driver(flag: Option<CgroupDriver>, told: Option<CgroupDriver>) -> CgroupDriver {
+    if let (Some(flag), Some(told)) = (flag, told)
+        && flag != told
+    {
+        tracing::warn!("--cgroup-driver {flag:?} is not what the runtime uses: {told:?} is taken");
+    }
+    told.or(flag).unwrap_or_default()
 }
 
 async fn first_status<R: Runtime>(runtime: &R, stop: &mut watch::Receiver<bool>) -> Option<RuntimeStatus> {
@@ -235,6 +279,34 @@ async fn follow(mut manifests: watch::Receiver<Arc<manifest::Desired>>, wanted: 
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Has the files in volumes follow manifests that change under a fixed uid: what such a pod is told of itself.
+async fn keep_files(node: Arc<NodeFacts>, mut view: watch::Receiver<View>) {
+    let mut last = Arc::default();
+    while view.changed().await.is_ok() {
+        let (wanted, observed) = {
+            let view = view.borrow_and_update();
+            (Arc::clone(&view.wanted), Arc::clone(&view.observed))
+        };
+        if Arc::ptr_eq(&last, &wanted) {
+            continue;
+        }
+        last = Arc::clone(&wanted);
+        let node = Arc::clone(&node);
+        let refreshed = tokio::task::spawn_blocking(move || {
+            let there = |pod: &Pod| observed.leftovers.contains_key(&identity::identity(pod).uid);
+            for pod in wanted.pods.iter().filter(|pod| there(pod)) {
+                match files::refresh(&node, pod) {
+                    Ok(true) => tracing::info!(pod = pod.metadata.name, "files of its volumes changed"),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!("{error}"),
+                }
+            }
+        });
+        let _ = refreshed.await;
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn keep_links(links_dir: PathBuf, logs_dir: PathBuf, mut view: watch::Receiver<View>) {
@@ -285,4 +357,54 @@ async fn publish<R: Runtime>(
 /// The reports of all manifest files at this moment.
 pub fn file_reports(agent: &Agent) -> Vec<FileReport> {
     agent.manifests.borrow().files.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_asks_does_not_keep_an_agent_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let asking = File::create(&path).unwrap();
+        asking.lock_shared().unwrap();
+        let asked = std::thread::spawn(move || {
+            std::thread::sleep(ASKED / 4);
+            drop(asking);
+        });
+        let lock = take_lock(path.clone()).unwrap();
+        asked.join().unwrap();
+        assert!(matches!(take_lock(path), Err(AgentError::Taken { .. })), "an agent holds it");
+        drop(lock);
+    }
+
+    #[test]
+    fn agents_share_neither_their_state_nor_their_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (dir.path().join("own"), dir.path().join("other"));
+        let held = take_locks(&own, &own).unwrap();
+        for (state, root, taken) in [(&other, &own, "own/agent.lock"), (&own, &other, "own/agent/lock")] {
+            let error = take_locks(state, root).unwrap_err().to_string();
+            assert!(error.contains(taken), "{error}");
+            assert!(error.contains("--state-dir") && error.contains("--root-dir"), "{error}");
+        }
+        assert!(is_running(&own) && !is_running(&other));
+        drop(held);
+        take_locks(&own, &own).unwrap();
+        assert!(!is_running(&own));
+    }
+
+    #[test]
+    fn the_runtimes_cgroup_driver_is_taken_before_the_flags() {
+        use CgroupDriver::{Cgroupfs, Systemd};
+        for (flag, told, taken) in [
+            (None, None, Cgroupfs),
+            (Some(Systemd), None, Systemd),
+            (None, Some(Systemd), Systemd),
+            (Some(Systemd), Some(Cgroupfs), Cgroupfs),
+        ] {
+            assert_eq!(cgroup_driver(flag, told), taken, "{flag:?} {told:?}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use podstead_runtime::CgroupDriver;
 use thiserror::Error;
 
 use crate::images::Settings as ImageSettings;
@@ -31,6 +32,24 @@ pub enum RuntimeChoice {
     Cri,
     /// Directly on libcontainer, without a daemon.
     Direct,
+}
+
+/// How cgroup parents are named, as the kubelet spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DriverChoice {
+    /// Paths below the hierarchy's root.
+    Cgroupfs,
+    /// systemd's slices.
+    Systemd,
+}
+
+impl From<DriverChoice> for CgroupDriver {
+    fn from(choice: DriverChoice) -> Self {
+        match choice {
+            DriverChoice::Cgroupfs => Self::Cgroupfs,
+            DriverChoice::Systemd => Self::Systemd,
+        }
+    }
 }
 
 /// Flags that say which runtime is meant and where its things are; every command takes them.
@@ -99,6 +118,9 @@ pub struct RunFlags {
     /// Cgroup under which `kubepods` is made
     #[arg(long, default_value = "")]
     pub cgroup_root: String,
+    /// Who keeps the cgroups, for runtimes that do not tell: containerd before 2.0 [default: cgroupfs]
+    #[arg(long, value_enum)]
+    pub cgroup_driver: Option<DriverChoice>,
     /// Give containers the runtime's default seccomp profile
     #[arg(long)]
     pub seccomp_default: bool,
@@ -134,6 +156,8 @@ pub struct Config {
     pub container_logs_dir: PathBuf,
     /// Cgroup under which `kubepods` is made.
     pub cgroup_root: String,
+    /// The cgroup driver of a runtime that does not tell its own.
+    pub cgroup_driver: Option<CgroupDriver>,
     /// Default seccomp profile for containers.
     pub seccomp_default: bool,
     /// Names.
@@ -210,6 +234,7 @@ impl Config {
             pod_logs_dir: absolute("pod-logs-dir", &run.pod_logs_dir)?,
             container_logs_dir: absolute("container-logs-dir", &run.container_logs_dir)?,
             cgroup_root: run.cgroup_root.clone(),
+            cgroup_driver: run.cgroup_driver.map(CgroupDriver::from),
             seccomp_default: run.seccomp_default,
             dns: run.dns.settings()?,
             images: run.images.settings(&runtime.root_dir)?,
@@ -290,6 +315,9 @@ mod tests {
         assert_eq!(config.node_ips.len(), 2);
         assert_eq!(config.file_check_frequency, Duration::from_secs(20));
         assert_eq!(config.root_dir, Path::new("/var/lib/podstead"));
+        assert_eq!(config.cgroup_driver, None);
+        let systemd = self::config("--pod-manifest-path /m --hostname-override n --cgroup-driver systemd");
+        assert_eq!(systemd.unwrap().cgroup_driver, Some(CgroupDriver::Systemd));
     }
 
     #[test]

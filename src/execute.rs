@@ -1,18 +1,21 @@
 //! One action -> one effect: a verb of the runtime, or the host's side of a pod. Decides nothing, retries nothing.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{CgroupDriver, PodUid, Retry, Runtime, SandboxId, SandboxSpec};
+use podstead_runtime::{
+    CgroupDriver, ContainerId, ContainerSpec, PodUid, Retry, Runtime, SandboxId, SandboxSpec, labels,
+};
 
+use crate::hooks;
 use crate::images::{ImageProblem, Images};
 use crate::node::cgroup::{CgroupError, Cgroups};
 use crate::node::resolver;
-use crate::plan::Action;
+use crate::plan::{self, Action};
 use crate::pod::dns::Complaint;
-use crate::pod::{NodeFacts, container, files, identity, resources, sandbox};
+use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Context {
     pub sandbox_attempt: u32,
     /// The pod's addresses.
     pub ips: Vec<IpAddr>,
+    /// The instance the action is about, if it is about one.
+    pub container: Option<podstead_runtime::Container>,
 }
 
 /// An action failed.
@@ -52,6 +57,15 @@ pub struct Failed {
 impl From<podstead_runtime::Error> for Failed {
     fn from(error: podstead_runtime::Error) -> Self {
         Self { retry: error.retry(), reason: "", message: error.to_string() }
+    }
+}
+
+impl Failed {
+    /// A bug: what carried the action out panicked with this.
+    pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+        host(format!("podstead has a bug, it panicked: {text}"))
     }
 }
 
@@ -90,12 +104,24 @@ impl<R: Runtime> Executor<R> {
                     attempt: *attempt,
                     image_id: image_id.clone(),
                     annotations: annotations.clone(),
-                    hosts_file: None,
+                    ips: context.ips.clone(),
+                    ..container::Instance::default()
                 };
                 self.create(context, sandbox, container, instance).await?;
             }
             Action::StartContainer { id, .. } => runtime.start_container(id).await?,
-            Action::StopContainer { id, grace, .. } => runtime.stop_container(id, *grace).await?,
+            Action::PostStart { uid, container, id } => {
+                self.post_start(context, uid, container, id).await?;
+            }
+            Action::PreStop { grace, .. } => self.pre_stop(context, *grace).await,
+            Action::StopContainer { id, grace, hook, .. } => {
+                let begun = Instant::now();
+                if *hook {
+                    self.pre_stop(context, *grace).await;
+                }
+                let left = grace.saturating_sub(begun.elapsed()).max(plan::LEAST_GRACE);
+                runtime.stop_container(id, if *hook { left } else { *grace }).await?;
+            }
             Action::RemoveContainer { id, .. } => runtime.remove_container(id).await?,
             Action::StopSandbox { id, .. } => runtime.stop_sandbox(id).await?,
             Action::RemoveSandbox { id, .. } => runtime.remove_sandbox(id).await?,
@@ -137,32 +163,84 @@ impl<R: Runtime> Executor<R> {
         name: &str,
         mut instance: container::Instance,
     ) -> Result<(), Failed> {
-        let pod = context.manifest()?;
-        let (node, ips, owned) = (Arc::clone(&self.node), context.ips.clone(), Arc::clone(&pod));
-        let log = name.to_owned();
-        let hosts: Option<PathBuf> = blocking(move || {
-            files::make_log_dir(&node, &identity::identity(&owned), &log).map_err(host)?;
-            files::write_hosts(&node, &owned, &ips).map_err(host)
+        let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
+        for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
+            self.images.ensure(&*self.runtime, &image, &policy).await?;
+        }
+        let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
+        let spec = blocking(move || {
+            let container = find(&owned, &wanted)?;
+            files::make_log_dir(&node, &identity::identity(&owned), &wanted).map_err(host)?;
+            instance.hosts_file = files::write_hosts(&node, &owned, &instance.ips).map_err(host)?;
+            prepared(&node, &owned, container, instance)
         })
         .await?;
-        instance.hosts_file = hosts;
-        let spec =
-            container::container_spec(&self.node, &pod, find(&pod, name)?, &instance).map_err(|error| {
-                Failed {
-                    retry: Retry::Backoff,
-                    reason: "CreateContainerConfigError",
-                    message: error.to_string(),
-                }
-            })?;
         let (sandbox_spec, _) = self.sandbox_spec(&pod, context.sandbox_attempt).await?;
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
+    }
+
+    /// The hook of a container that runs, noted when it is over, so that no other agent repeats it.
+    async fn post_start(
+        &self,
+        context: &Context,
+        uid: &PodUid,
+        name: &str,
+        id: &ContainerId,
+    ) -> Result<(), Failed> {
+        let pod = context.manifest()?;
+        let hook = find(&pod, name)?.lifecycle.as_ref().and_then(|l| l.post_start.clone());
+        if let Some(hook) = hook {
+            let target = hooks::Target { id: id.clone() };
+            hooks::run(&*self.runtime, &hook, &target).await.map_err(|message| Failed {
+                retry: Retry::Backoff,
+                reason: "PostStartHookError",
+                message: format!("postStart hook of {name}: {message}"),
+            })?;
+        }
+        let (node, uid, name, id) = (Arc::clone(&self.node), uid.clone(), name.to_owned(), id.clone());
+        blocking(move || files::note_hook(&node, &uid, &name, &id).map_err(host)).await
+    }
+
+    /// The hook that was written on the container; how it went is told and changes nothing.
+    async fn pre_stop(&self, context: &Context, grace: Duration) {
+        let Some(container) = &context.container else { return };
+        let Some(text) = container.annotations.get(labels::PRE_STOP) else { return };
+        let target = hooks::Target { id: container.id.clone() };
+        let outcome = match serde_json::from_str(text) {
+            Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),
+            Ok(hook) => tokio::time::timeout(grace, hooks::run(&*self.runtime, &hook, &target))
+                .await
+                .unwrap_or_else(|_| Err(format!("not over after {} s", grace.as_secs()))),
+        };
+        if let Err(message) = outcome {
+            tracing::warn!(container = container.name, "preStop hook failed, going on: {message}");
+        }
     }
 
     async fn clean(&self, uid: PodUid) -> Result<(), Failed> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || clean(&node, &cgroups, &uid)).await
     }
+}
+
+/// The container's spec, with everything on the host that it speaks of.
+fn prepared(
+    node: &NodeFacts,
+    pod: &Pod,
+    container: &Container,
+    mut instance: container::Instance,
+) -> Result<ContainerSpec, Failed> {
+    let wrong = |error: &dyn std::fmt::Display| Failed {
+        retry: Retry::Backoff,
+        reason: "CreateContainerConfigError",
+        message: error.to_string(),
+    };
+    instance.env_files = files::read_env_files(node, pod, container);
+    let spec = container::container_spec(node, pod, container, &instance).map_err(|error| wrong(&error))?;
+    let parts = volumes::sub_paths(node, pod, container, &spec.env).map_err(|error| wrong(&error))?;
+    files::bind_sub_paths(&identity::identity(pod).uid, &parts).map_err(|error| wrong(&error))?;
+    Ok(spec)
 }
 
 /// Takes the host's side of a pod away; its directory, which holds the note of what there is, goes last.
@@ -197,7 +275,8 @@ impl Context {
 }
 
 fn find<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, Failed> {
-    let found = pod.spec.iter().flat_map(|s| &s.containers).find(|c| c.name == name);
+    let mut all = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
+    let found = all.find(|c| c.name == name);
     found.ok_or_else(|| host(format!("the pod has no container {name}")))
 }
 

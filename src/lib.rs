@@ -10,6 +10,7 @@ pub mod config;
 pub mod credentials;
 pub mod desired;
 pub mod execute;
+pub mod hooks;
 pub mod images;
 pub mod manifest;
 pub mod node;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use podstead_runtime::{PodIdentity, PodUid, Runtime};
+use podstead_runtime::{ContainerId, PodIdentity, Runtime};
 
 use crate::plan;
 use crate::pod::{NodeFacts, files};
@@ -14,15 +14,12 @@ pub async fn observe<R: Runtime>(
     runtime: &R,
     node: &Arc<NodeFacts>,
     desired: &plan::Desired,
+    probed: &BTreeMap<ContainerId, plan::Probed>,
 ) -> Result<plan::Observed, podstead_runtime::Error> {
-    let wanted: Vec<(PodIdentity, Vec<String>)> = desired
-        .pods
-        .values()
-        .map(|pod| (pod.identity.clone(), pod.containers.iter().map(|c| c.name.clone()).collect()))
-        .collect();
+    let wanted: Vec<Wanted> = desired.pods.values().map(wanted).collect();
     let facts = Arc::clone(node);
     let host = tokio::task::spawn_blocking(move || read_host(&facts, &wanted));
-    let (leftovers, attempt_floor) = match host.await {
+    let host = match host.await {
         Ok(Ok(read)) => read,
         Ok(Err(error)) => {
             let path = node.root_dir.join("pods");
@@ -34,27 +31,43 @@ pub async fn observe<R: Runtime>(
         Err(error) => return Err(podstead_runtime::Error::failed("read the host", error)),
     };
     let snapshot = runtime.observe().await?;
-    Ok(plan::Observed { snapshot, leftovers, attempt_floor })
+    Ok(plan::Observed { snapshot, probed: probed.clone(), ..host })
 }
 
-type Host = (BTreeMap<PodUid, PodIdentity>, BTreeMap<(PodUid, String), u32>);
+/// What is looked for of a pod that is wanted.
+struct Wanted {
+    pod: PodIdentity,
+    containers: Vec<String>,
+    hooks: bool,
+}
 
-fn read_host(node: &NodeFacts, wanted: &[(PodIdentity, Vec<String>)]) -> std::io::Result<Host> {
-    let leftovers = files::remains(node)?
-        .into_iter()
-        .map(|(uid, remains)| {
-            let unknown = || PodIdentity { uid: uid.clone(), ..PodIdentity::default() };
-            let pod = remains.map_or_else(unknown, |r| r.pod);
-            (uid, pod)
-        })
-        .collect();
-    let mut floor = BTreeMap::new();
-    for (pod, containers) in wanted {
+fn wanted(pod: &plan::Pod) -> Wanted {
+    Wanted {
+        pod: pod.identity.clone(),
+        containers: pod.all().map(|c| c.name.clone()).collect(),
+        hooks: pod.all().any(|c| c.post_start),
+    }
+}
+
+/// Everything but what the runtime tells.
+fn read_host(node: &NodeFacts, wanted: &[Wanted]) -> std::io::Result<plan::Observed> {
+    let mut host = plan::Observed::default();
+    for (uid, remains) in files::remains(node)? {
+        let unknown = || PodIdentity { uid: uid.clone(), ..PodIdentity::default() };
+        if let Some(since) = remains.as_ref().and_then(|r| r.since.known()) {
+            host.since.insert(uid.clone(), since);
+        }
+        host.leftovers.insert(uid.clone(), remains.map_or_else(unknown, |r| r.pod));
+    }
+    for Wanted { pod, containers, hooks } in wanted {
         for container in containers {
             if let Some(last) = files::last_logged_attempt(node, pod, container) {
-                floor.insert((pod.uid.clone(), container.clone()), last + 1);
+                host.attempt_floor.insert((pod.uid.clone(), container.clone()), last + 1);
             }
         }
+        if *hooks {
+            host.hooked.extend(files::hooks_over(node, &pod.uid));
+        }
     }
-    Ok((leftovers, floor))
+    Ok(host)
 }

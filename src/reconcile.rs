@@ -1,13 +1,14 @@
 //! The loop: woken -> observe -> plan -> execute. Why it was woken is dropped before the plan.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
+use podstead_runtime::{Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -19,6 +20,8 @@ use crate::{desired, observe};
 const RELIST: Duration = Duration::from_secs(60);
 /// After a reading failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// How many hints one round answers at most: a stream that never pauses must not keep the loop from its work.
+const MANY: u32 = 1024;
 /// How long a stopping agent waits for what is being made.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -52,6 +55,8 @@ pub struct View {
 
 struct Done {
     id: JobId,
+    /// The manifest it was carried out with.
+    pod: Option<Arc<Pod>>,
     outcome: Result<Option<String>, Failed>,
 }
 
@@ -61,6 +66,8 @@ struct Reconciler<R> {
     jobs: plan::Jobs,
     running: HashMap<JobId, Running>,
     known: Known,
+    /// The manifests of the last round.
+    manifests: HashMap<PodUid, Arc<Pod>>,
     done: mpsc::UnboundedSender<Done>,
     view: watch::Sender<View>,
     complained: Option<String>,
@@ -89,6 +96,7 @@ pub async fn run<R: Runtime>(
         jobs: plan::Jobs::default(),
         running: HashMap::new(),
         known: Known::default(),
+        manifests: HashMap::new(),
         done,
         view,
         complained: None,
@@ -98,17 +106,18 @@ pub async fn run<R: Runtime>(
         state.take_status(&status.borrow_and_update().clone());
         let wake = state.round(now_wanted).await;
         let sleep = tokio::time::sleep(wake.min(RELIST));
-        tokio::select! {
+        let ended = tokio::select! {
             _ = stop.changed() => break,
-            hint = hints.next() => if hint.is_none() {
-                tracing::warn!("the runtime's hints ended; going on with slow readings");
-                hints = state.executor.runtime.hints();
-                tokio::time::sleep(RETRY).await;
-            },
-            changed = wanted.changed() => if changed.is_err() { break },
-            changed = status.changed() => if changed.is_err() { break },
-            Some(done) = finished.recv() => state.finish(done),
-            () = sleep => {}
+            hint = hints.next() => hint.is_none(),
+            changed = wanted.changed() => if changed.is_err() { break } else { false },
+            changed = status.changed() => if changed.is_err() { break } else { false },
+            Some(done) = finished.recv() => { state.finish(done); false },
+            () = sleep => false,
+        };
+        if ended || hints_ended(&mut hints) {
+            tracing::warn!("the runtime's hints ended; going on with slow readings");
+            hints = state.executor.runtime.hints();
+            tokio::time::sleep(RETRY).await;
         }
         while let Ok(done) = finished.try_recv() {
             state.finish(done);
@@ -126,9 +135,28 @@ pub async fn run<R: Runtime>(
             state.finish(done);
         }
     };
+    // What is not done then is dropped with the state.
     let _ = tokio::time::timeout(FAREWELL, last).await;
-    for job in state.running.values() {
-        job.handle.abort();
+}
+
+/// Takes the hints that are there already: the next reading answers them all. Whether the stream is over.
+fn hints_ended(hints: &mut (impl Stream<Item = Hint> + Unpin)) -> bool {
+    for _ in 0..MANY {
+        match hints.next().now_or_never() {
+            Some(Some(_)) => {}
+            Some(None) => return true,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// An agent that is dropped leaves no job behind that goes on without it.
+impl<R> Drop for Reconciler<R> {
+    fn drop(&mut self) {
+        for job in self.running.values() {
+            job.handle.abort();
+        }
     }
 }
 
@@ -136,6 +164,16 @@ impl<R: Runtime> Reconciler<R> {
     fn take_status(&mut self, status: &RuntimeStatus) {
         self.known.runtime_problem.clone_from(&status.runtime_problem);
         self.known.network_problem.clone_from(&status.network_problem);
+    }
+
+    /// A `metadata.uid` of the manifest's own outlives an edit; the host's side that was made for the old text does not.
+    fn take_manifests(&mut self, pods: &HashMap<PodUid, Arc<Pod>>) {
+        for (uid, pod) in &self.manifests {
+            if pods.get(uid).is_some_and(|now| now != pod) {
+                self.known.prepared.remove(uid);
+            }
+        }
+        self.manifests.clone_from(pods);
     }
 
     /// One round; answers how long the loop may sleep.
@@ -149,32 +187,39 @@ impl<R: Runtime> Reconciler<R> {
             pods: pods.iter().map(|(uid, pod)| (uid.clone(), desired::planned(pod))).collect(),
             complete: wanted.complete,
         };
+        self.take_manifests(&pods);
         let reading = self.jobs.observing();
-        let observed = match observe::observe(&*self.executor.runtime, &self.executor.node, &table).await {
-            Ok(observed) => observed,
-            Err(error) => return self.blind(&error),
-        };
+        let observed =
+            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, &BTreeMap::new())
+                .await
+            {
+                Ok(observed) => observed,
+                Err(error) => return self.blind(&error),
+            };
         if self.complained.take().is_some() {
             tracing::info!("the runtime answers again");
         }
         self.known.forget(&table, &observed);
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);
-        self.known.leaving.clone_from(&plan.leaving);
-        for id in self.jobs.obsolete(&plan) {
-            if let Some(job) = self.running.remove(&id) {
+        self.known.planned(&plan);
+        let obsolete = self.jobs.obsolete(&plan);
+        for id in &obsolete {
+            if let Some(job) = self.running.remove(id) {
                 job.handle.abort();
             }
-            self.jobs.finish(id);
+            self.jobs.finish(*id);
         }
         for step in plan.steps.values().flatten() {
             if let Some(id) = self.jobs.admit(step, reading) {
                 tracing::info!(pod = step.job.full_name, "{step}");
-                self.known.begun(&step.action);
+                self.known.begun(&step.action, &plan, now);
                 self.spawn(id, step.action.clone(), context(&pods, &observed.snapshot, &step.action));
             }
         }
-        let wake = plan.wake_at.map_or(RELIST, |at| at.since(Time::now()));
+        // What takes the place of a dropped job waits for a reading after it, and a dropped job wakes nobody.
+        let again = (!obsolete.is_empty()).then_some(Duration::ZERO);
+        let wake = again.unwrap_or_else(|| plan.wake_at.map_or(RELIST, |at| at.since(Time::now())));
         self.view.send_replace(View {
             wanted,
             desired: Arc::new(table),
@@ -204,8 +249,10 @@ impl<R: Runtime> Reconciler<R> {
             Action::RunSandbox { .. } | Action::CreateContainer { .. } | Action::StartContainer { .. }
         );
         let job = tokio::spawn(async move {
-            let outcome = executor.execute(&action, &context).await;
-            let _ = done.send(Done { id, outcome });
+            let outcome = AssertUnwindSafe(executor.execute(&action, &context)).catch_unwind().await;
+            // A job that never ends would hold its pod up for ever.
+            let outcome = outcome.unwrap_or_else(|panic| Err(Failed::panicked(&*panic)));
+            let _ = done.send(Done { id, pod: context.pod, outcome });
         });
         self.running.insert(id, Running { handle: job.abort_handle(), brief });
     }
@@ -215,7 +262,14 @@ impl<R: Runtime> Reconciler<R> {
         // An obsolete job that ended in the same moment is not known any more.
         let Some(action) = self.jobs.finish(done.id) else { return };
         match done.outcome {
-            Ok(image) => self.known.succeeded(&action, image),
+            Ok(image) => {
+                self.known.succeeded(&action, image);
+                // Edited meanwhile: what was made is the old text's.
+                let prepared = matches!(action, Action::PreparePod { .. });
+                if prepared && self.manifests.get(action.uid()) != done.pod.as_ref() {
+                    self.known.prepared.remove(action.uid());
+                }
+            }
             Err(failed) => {
                 tracing::warn!(uid = %action.uid(), "could not {action}: {}", failed.message);
                 self.known.failed(&action, failed.retry, failed.reason, &failed.message, Time::now());
@@ -234,5 +288,23 @@ fn context(pods: &HashMap<PodUid, Arc<Pod>>, snapshot: &Snapshot, action: &Actio
         pod: pods.get(action.uid()).cloned(),
         sandbox_attempt: ready.map_or(0, |s| s.attempt),
         ips: ready.and_then(|s| s.ips.clone()).unwrap_or_else(Vec::<IpAddr>::new),
+        container: action.instance().and_then(|id| snapshot.containers.iter().find(|c| c.id == *id)).cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[test]
+    fn all_hints_that_are_there_lead_to_one_reading() {
+        let three = || stream::iter([Hint::Everything, Hint::Everything, Hint::Everything]);
+        let mut hints = three().chain(stream::pending());
+        assert!(!hints_ended(&mut hints));
+        assert_eq!(hints.next().now_or_never(), None, "none is left");
+        assert!(hints_ended(&mut three()), "the last of them is the end");
+        assert!(!hints_ended(&mut stream::repeat(Hint::Everything)));
     }
 }

@@ -61,7 +61,7 @@ pub fn found(snapshot: &Snapshot, node: &Node) -> BTreeMap<PodUid, api::Pod> {
         let containers = names.iter().map(|(name, image)| plan::ContainerPlan {
             name: name.clone(),
             image: image.clone(),
-            hash: String::new(),
+            ..plan::ContainerPlan::default()
         });
         let planned = plan::Pod {
             identity: sandbox.pod.clone(),
@@ -124,6 +124,7 @@ fn api_status(
     let spec = pod.and_then(|p| p.spec.as_ref());
     api::PodStatus {
         phase: Some(phase.to_owned()),
+        reason: Some(status.reason.clone()).filter(|r| !r.is_empty()),
         message: Some(status.message.clone()).filter(|m| !m.is_empty()),
         host_ips: host_ip.clone().map(|ip| vec![api::HostIP { ip }]),
         host_ip,
@@ -133,6 +134,8 @@ fn api_status(
         qos_class: spec.map(|s| qos_class(s).as_str().to_owned()),
         start_time: seen(pod).or_else(|| api_time(status.sandbox_created_at)),
         conditions: Some(conditions(status)),
+        init_container_statuses: Some(status.init.iter().map(|c| container_status(c, node)).collect())
+            .filter(|all: &Vec<_>| !all.is_empty()),
         container_statuses: Some(sorted(&status.containers, node)),
         ..api::PodStatus::default()
     }
@@ -151,7 +154,7 @@ fn conditions(status: &PodStatus) -> Vec<api::PodCondition> {
     };
     vec![
         condition("PodReadyToStartContainers", status.sandbox_created_at.known().is_some()),
-        condition("Initialized", true),
+        condition("Initialized", status.initialized),
         condition("Ready", status.ready),
         condition("ContainersReady", status.ready),
         condition("PodScheduled", true),
@@ -201,7 +204,7 @@ fn container_status(c: &ContainerStatus, node: &Node) -> api::ContainerStatus {
         image_id: c.image_id.clone(),
         container_id: Some(full_id(&c.id)).filter(|_| !c.id.as_str().is_empty()),
         ready: c.ready,
-        started: Some(c.ready),
+        started: Some(c.started),
         restart_count: i32::try_from(c.restart_count).unwrap_or(i32::MAX),
         state: Some(state),
         last_state: last,

@@ -1,4 +1,4 @@
-//! Watches the runtime's health for the loop: often while something is wrong, seldom when all is well.
+//! Watches the runtime's health for the loop: often while a pod waits for it, seldom when all is well.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +6,20 @@ use std::time::Duration;
 use podstead_runtime::{Runtime, RuntimeStatus};
 use tokio::sync::watch;
 
+use crate::plan::WaitReason;
+use crate::reconcile::View;
+
 const WELL: Duration = Duration::from_secs(30);
-const UNWELL: Duration = Duration::from_secs(1);
+/// Added while nobody waits for it: a node whose pods are all on its own network may never have another.
+const IDLE: Duration = Duration::from_secs(9);
+const AWAITED: Duration = Duration::from_secs(1);
 
 /// Asks the runtime for its status for ever and publishes changes.
-pub async fn keep<R: Runtime>(runtime: Arc<R>, publish: watch::Sender<RuntimeStatus>) {
+pub async fn keep<R: Runtime>(
+    runtime: Arc<R>,
+    publish: watch::Sender<RuntimeStatus>,
+    mut view: watch::Receiver<View>,
+) {
     loop {
         let status = runtime.status().await.unwrap_or_else(|error| RuntimeStatus {
             runtime_problem: Some(error.to_string()),
@@ -28,8 +37,21 @@ pub async fn keep<R: Runtime>(runtime: Arc<R>, publish: watch::Sender<RuntimeSta
         if publish.is_closed() {
             return;
         }
-        tokio::time::sleep(if well { WELL } else { UNWELL }).await;
+        if well {
+            tokio::time::sleep(WELL).await;
+        } else {
+            tokio::time::sleep(AWAITED).await;
+            // Without a view any more nobody waits, and nobody listens either.
+            let _ = tokio::time::timeout(IDLE, view.wait_for(is_awaited)).await;
+        }
     }
+}
+
+/// Whether a pod, or the loop itself, waits for the runtime to get well.
+fn is_awaited(view: &View) -> bool {
+    let mut waits = view.plan.waits.values().flatten();
+    view.error.is_some()
+        || waits.any(|w| matches!(w.because, WaitReason::RuntimeNotReady(_) | WaitReason::NetworkNotReady(_)))
 }
 
 fn report(status: &RuntimeStatus) {
@@ -38,5 +60,41 @@ fn report(status: &RuntimeStatus) {
     }
     if let Some(problem) = &status.network_problem {
         tracing::warn!("pods with a network of their own must wait, host-network pods start: {problem}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podstead_fake::Fake;
+
+    use super::*;
+    use crate::plan::{Plan, Wait};
+
+    fn ill() -> RuntimeStatus {
+        RuntimeStatus { network_problem: Some("no configuration".into()), ..RuntimeStatus::default() }
+    }
+
+    fn waiting() -> View {
+        let because = WaitReason::NetworkNotReady("no configuration".into());
+        let wait = Wait { container: None, because, until: None };
+        let plan = Plan { waits: [("u1".into(), vec![wait])].into(), ..Plan::default() };
+        View { plan: Arc::new(plan), ..View::default() }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_asked_seldom_and_what_somebody_waits_for_often() {
+        let (fake, view) = (Fake::new(), watch::Sender::new(View::default()));
+        fake.set_status(ill());
+        let (publish, mut seen) = watch::channel(RuntimeStatus::default());
+        let keeper = tokio::spawn(keep(Arc::new(fake.clone()), publish, view.subscribe()));
+        seen.wait_for(|s| *s == ill()).await.unwrap();
+        fake.set_status(RuntimeStatus::default());
+        tokio::time::sleep(AWAITED * 3).await;
+        assert_eq!(*seen.borrow(), ill(), "not asked yet");
+        view.send_replace(waiting());
+        let begun = tokio::time::Instant::now();
+        seen.wait_for(|s| *s != ill()).await.unwrap();
+        assert!(begun.elapsed() < IDLE / 2, "asked as soon as somebody waits");
+        keeper.abort();
     }
 }

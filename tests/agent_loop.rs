@@ -28,6 +28,7 @@ struct Loop {
     view: watch::Receiver<View>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    executor: std::sync::Weak<Executor<Fake>>,
     _status: watch::Sender<RuntimeStatus>,
 }
 
@@ -39,7 +40,7 @@ impl Loop {
             node_name: "node".into(),
             ..NodeFacts::default()
         };
-        let executor = Executor {
+        let executor = Arc::new(Executor {
             runtime: Arc::new(fake.clone()),
             node: Arc::new(node),
             cgroups: Arc::new(Cgroups::Legacy(vec![])),
@@ -47,14 +48,14 @@ impl Loop {
                 root_dir: root.join("root"),
                 ..Default::default()
             })),
-        };
+        });
+        let weak = Arc::downgrade(&executor);
         let (wanted, wanted_there) = watch::channel(want(pods));
         let (status, status_there) = watch::channel(RuntimeStatus::default());
         let (view_here, view) = watch::channel(View::default());
         let (stop, stopped) = watch::channel(false);
-        let task =
-            tokio::spawn(reconcile::run(Arc::new(executor), wanted_there, status_there, view_here, stopped));
-        Self { fake: fake.clone(), wanted, view, stop, task, _status: status }
+        let task = tokio::spawn(reconcile::run(executor, wanted_there, status_there, view_here, stopped));
+        Self { fake: fake.clone(), wanted, view, stop, task, executor: weak, _status: status }
     }
 
     /// Waits until what the loop sees is so.
@@ -171,6 +172,74 @@ async fn an_image_that_may_not_be_pulled_is_named_in_the_status() {
     assert_eq!((status.phase.as_deref(), status.host_ip.as_deref()), (Some("Pending"), Some("192.0.2.1")));
     assert_eq!(status.pod_ips.unwrap().len(), 1);
     agent.end().await;
+}
+
+#[tokio::test]
+async fn a_pull_that_nobody_wants_any_more_holds_up_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    fake.fault(Verb::PullImage, Fault::Slow(Duration::from_secs(3600)));
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let pulls = |fake: &Fake| fake.take_calls().iter().any(|call| call.starts_with("PullImage"));
+    let sandbox = |v: &View| v.observed.snapshot.sandboxes.iter().any(|s| s.state == SandboxState::Ready);
+    agent.until("only the image is missing", sandbox).await;
+    // The loop does not hear of it: a pull that has begun changes nothing that it sees.
+    while !pulls(&fake) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut other = pod("u1", "");
+    other.spec.as_mut().unwrap().containers[0].image = Some("img:2".into());
+    agent.wanted.send_replace(want(&[other]));
+    // Far below the slow tick of a minute.
+    let soon = Duration::from_secs(20);
+    let runs = agent.until("the other image runs", |v| running(v).len() == 1 && quiet(v));
+    tokio::time::timeout(soon, runs).await.unwrap();
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn an_edit_under_a_fixed_uid_makes_the_hosts_side_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Loop::start(&Fake::new(), dir.path(), &[pod("u1", "")]);
+    agent.until("it runs", |v| running(v).len() == 1 && quiet(v)).await;
+    let mut edited = pod("u1", "volumeMounts: [{name: data, mountPath: /data}]");
+    edited.spec.as_mut().unwrap().volumes = serde_yaml::from_str("[{name: data, emptyDir: {}}]").unwrap();
+    agent.wanted.send_replace(want(&[edited]));
+    agent.until("it runs anew", |v| running(v).iter().any(|c| c.attempt == 1) && quiet(v)).await;
+    assert!(dir.path().join("root/pods/u1/volumes/kubernetes.io~empty-dir/data").is_dir());
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failure_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    fake.fault(Verb::CreateContainer, Fault::Panic);
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let view = agent.until("it is told", |v| !v.known.failures.is_empty()).await;
+    let failure = view.known.failures.values().next().unwrap();
+    assert!(failure.message.contains("bug") && failure.message.contains("as it was told"), "{failure:?}");
+    agent.until("it is tried again", |v| running(v).len() == 1 && quiet(v)).await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn no_job_goes_on_without_its_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    fake.fault(Verb::PullImage, Fault::Slow(Duration::from_secs(3600)));
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", "")]);
+    let sandbox = |v: &View| v.observed.snapshot.sandboxes.iter().any(|s| s.state == SandboxState::Ready);
+    agent.until("only the image is missing", |v| sandbox(v)).await;
+    agent.task.abort();
+    assert!(agent.task.await.unwrap_err().is_cancelled());
+    for _ in 0..100 {
+        if agent.executor.strong_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a job holds the executor still");
 }
 
 #[tokio::test]

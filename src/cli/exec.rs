@@ -34,8 +34,9 @@ pub struct Args {
 /// Runs the command; answers its exit code.
 pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<i32> {
     let container = find::observe(runtime, &args.what, args.container.as_deref(), false).await?;
-    let tty = args.tty && std::io::stdin().is_terminal();
-    let raw = if tty { Some(RawTerminal::enter()?) } else { None };
+    // Without input the keys stay ours: the interrupt key must end what nobody can type to.
+    let raw = args.stdin && args.tty && std::io::stdin().is_terminal();
+    let raw = if raw { Some(RawTerminal::enter()?) } else { None };
     let resize = if args.tty { Some(sizes()?) } else { None };
     let streams = ExecStreams {
         stdin: args.stdin.then(|| Box::new(stdin()) as _),

@@ -24,7 +24,12 @@ pub struct Args {
 /// Lists the pods.
 pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<()> {
     let pods = match published(flags) {
-        Some(published) => published.pods,
+        Some(published) => {
+            if let Some(error) = &published.error {
+                eprintln!("podstead: the runtime cannot be read, these are the pods as last seen: {error}");
+            }
+            published.pods
+        }
         None => from_runtime(flags).await?,
     };
     if args.output != Format::Table {

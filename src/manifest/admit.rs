@@ -5,10 +5,12 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
 
+use super::admit_env as env;
 use super::admit_names;
 use super::admit_parts as parts;
+use super::admit_volumes as volumes;
 use super::check::Places;
 use super::identity::CONFIG_MIRROR;
 use super::names;
@@ -121,7 +123,8 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
         report.add("spec.terminationGracePeriodSeconds", "must not be negative");
     }
     admit_names::names(spec, report);
-    let volumes = check_volumes(spec.volumes.as_deref().unwrap_or_default(), report);
+    let known = volumes::volumes(spec, report);
+    volumes::fs_group(spec, report);
     if spec.containers.is_empty() {
         report.add("spec.containers", "a pod needs at least one container");
     }
@@ -133,13 +136,13 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
             let message = format!("\"{}\" is also the name of spec.containers[{first}]", one.name);
             report.add(&format!("{field}.name"), message);
         }
-        container(one, &field, report);
+        container(spec, one, &field, report);
         ports(one, &field, spec.host_network == Some(true), &mut host_ports, report);
-        parts::mounts(one, &field, &volumes, report);
+        volumes::mounts(one, &field, &known, report);
     }
 }
 
-fn container(container: &Container, field: &str, report: &mut Report<'_>) {
+fn container(spec: &PodSpec, container: &Container, field: &str, report: &mut Report<'_>) {
     match container.name.as_str() {
         "" => report.add(&format!("{field}.name"), "is missing; a container needs a name"),
         name => report.verdict(&format!("{field}.name"), names::label(name)),
@@ -154,11 +157,7 @@ fn container(container: &Container, field: &str, report: &mut Report<'_>) {
         report.one_of(&format!("{field}.imagePullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
     }
     for (index, variable) in container.env.iter().flatten().enumerate() {
-        let field = format!("{field}.env[{index}]");
-        report.verdict(&format!("{field}.name"), names::variable(&variable.name));
-        if variable.value_from.is_some() {
-            report.add(&format!("{field}.valueFrom"), "names no source");
-        }
+        env::variable(spec, variable, &format!("{field}.env[{index}]"), report);
     }
     if !container.env_from.as_deref().unwrap_or_default().is_empty() {
         report.add(&format!("{field}.envFrom"), "names no source");
@@ -222,22 +221,4 @@ fn port(port: &ContainerPort, field: &str, host_network: bool, report: &mut Repo
     {
         report.add(&format!("{field}.hostIP"), format!("\"{ip}\" is not an IP address"));
     }
-}
-
-/// Checks the volumes and returns their names.
-fn check_volumes<'v>(volumes: &'v [Volume], report: &mut Report<'_>) -> HashSet<&'v str> {
-    let mut names = HashMap::new();
-    for (index, volume) in volumes.iter().enumerate() {
-        let field = format!("spec.volumes[{index}]");
-        match volume.name.as_str() {
-            "" => report.add(&format!("{field}.name"), "is missing; a volume needs a name"),
-            name => report.verdict(&format!("{field}.name"), names::label(name)),
-        }
-        if let Some(first) = names.insert(volume.name.as_str(), index) {
-            let message = format!("\"{}\" is also the name of spec.volumes[{first}]", volume.name);
-            report.add(&format!("{field}.name"), message);
-        }
-        parts::volume(volume, &field, report);
-    }
-    names.into_keys().collect()
 }

@@ -2,8 +2,12 @@
 //! Rules: `kubelet-static-pods.md 1.3`.
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec, ResourceRequirements, Volume,
+    Container, EmptyDirVolumeSource, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
+    ResourceRequirements, Volume,
 };
+
+/// Mode of files that the agent writes.
+const FILE_MODE: i32 = 0o644;
 
 /// Fills in every default.
 pub(crate) fn apply(pod: &mut Pod) {
@@ -30,9 +34,26 @@ fn containers_mut(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
 fn volume(volume: &mut Volume) {
     if let Some(host) = volume.host_path.as_mut() {
         host.type_.get_or_insert_default();
+    } else if let Some(downward) = volume.downward_api.as_mut() {
+        downward.default_mode.get_or_insert(FILE_MODE);
+        downward.items.iter_mut().flatten().filter_map(|f| f.field_ref.as_mut()).for_each(version);
+    } else if let Some(projected) = volume.projected.as_mut() {
+        projected.default_mode.get_or_insert(FILE_MODE);
+        let parts = projected.sources.iter_mut().flatten().filter_map(|s| s.downward_api.as_mut());
+        let files = parts.flat_map(|part| part.items.iter_mut().flatten());
+        files.filter_map(|f| f.field_ref.as_mut()).for_each(version);
+    } else if let Some(image) = volume.image.as_mut() {
+        if image.pull_policy.as_deref().unwrap_or_default().is_empty() {
+            let reference = image.reference.as_deref().unwrap_or_default();
+            image.pull_policy = Some(pull_policy(reference).into());
+        }
     } else if *volume == (Volume { name: volume.name.clone(), ..Volume::default() }) {
         volume.empty_dir = Some(EmptyDirVolumeSource::default());
     }
+}
+
+fn version(selector: &mut ObjectFieldSelector) {
+    selector.api_version.get_or_insert_with(|| "v1".into());
 }
 
 fn container(container: &mut Container, host_network: bool) {
@@ -42,6 +63,8 @@ fn container(container: &mut Container, host_network: bool) {
         let image = container.image.as_deref().unwrap_or_default();
         container.image_pull_policy = Some(pull_policy(image).into());
     }
+    let sources = container.env.iter_mut().flatten().filter_map(|v| v.value_from.as_mut());
+    sources.filter_map(|from| from.field_ref.as_mut()).for_each(version);
     for port in container.ports.iter_mut().flatten() {
         port.protocol.get_or_insert_with(|| "TCP".into());
         if host_network && port.host_port.unwrap_or(0) == 0 {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Container, Pod, Toleration};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
@@ -81,6 +81,14 @@ fn hash(pod: &Pod, node: &str, file: &Path) -> String {
     hasher.update(b"\nfile:");
     hasher.update(std::os::unix::ffi::OsStrExt::as_bytes(file.as_os_str()));
     hex::encode(&hasher.finalize()[..16])
+}
+
+/// The canonical form of one container, as within its pod's.
+pub(crate) fn canonical_container(container: &Container) -> String {
+    let mut text = String::from("podstead container 1\n");
+    let json = serde_json::to_value(container).unwrap_or(Json::Null);
+    write_canonical(&mut text, &json, ".spec.containers[]");
+    text
 }
 
 /// Canonical JSON: sorted keys, no spaces, nothing empty, quantities as exact numbers, our annotations left out.

@@ -4,8 +4,10 @@
 //! never an empty one: it keeps its last good pods and shows why.
 
 mod admit;
+mod admit_env;
 mod admit_names;
 mod admit_parts;
+mod admit_volumes;
 mod check;
 mod claims;
 mod defaults;
@@ -28,6 +30,7 @@ mod watch;
 
 pub use desired::{Desired, FileReport, FileState, SourceError};
 pub use examine::Examination;
+pub(crate) use identity::canonical_container;
 pub use identity::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, node_name};
 pub use parse::{MAX_BYTES, ManifestPod, validate};
 pub use refusal::{Position, Refusal};

@@ -1,7 +1,9 @@
-//! Facts of the machine: its name, addresses and memory. Reads `/proc` and the interfaces.
+//! Facts of the machine: its name, addresses, memory, processors and storage. Reads `/proc`, the interfaces and sizes of
+//! file systems.
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// The node's name: `override_`, else the host name; trimmed and lower case (`kubelet-static-pods.md 6`).
 pub fn node_name(override_: Option<&str>) -> String {
@@ -16,6 +18,20 @@ pub fn memory_capacity() -> i64 {
         .lines()
         .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<i64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// Processors in thousandths.
+pub fn cpu_capacity() -> i64 {
+    let table = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let is_one =
+        |line: &&str| line.strip_prefix("cpu").is_some_and(|l| l.starts_with(|c: char| c.is_ascii_digit()));
+    i64::try_from(table.lines().filter(is_one).count()).unwrap_or(0).saturating_mul(1000)
+}
+
+/// Size in bytes of the file system that holds a path; 0 where it cannot be told.
+pub fn storage_capacity(path: &Path) -> i64 {
+    let found = rustix::fs::statvfs(path);
+    found.map_or(0, |f| i64::try_from(f.f_blocks.saturating_mul(f.f_frsize)).unwrap_or(i64::MAX))
 }
 
 /// The node's addresses, that of the default route's interface first.
@@ -58,5 +74,12 @@ mod tests {
     #[test]
     fn memory_is_told_in_bytes() {
         assert!(memory_capacity() > 64 << 20);
+    }
+
+    #[test]
+    fn processors_and_storage_are_told() {
+        assert!(cpu_capacity() >= 1000 && cpu_capacity() % 1000 == 0);
+        assert!(storage_capacity(Path::new("/")) > 1 << 20);
+        assert_eq!(storage_capacity(Path::new("/no/such/path")), 0);
     }
 }

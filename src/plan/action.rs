@@ -18,8 +18,10 @@ pub struct Plan {
     pub waits: BTreeMap<PodUid, Vec<Wait>>,
     /// When time alone changes this plan; `None` when it does not.
     pub wake_at: Option<Time>,
-    /// Pods on their way out. The caller keeps it in [`Known::leaving`](super::Known::leaving), so that a pod wanted
-    /// again meanwhile starts afresh instead of half-stopped.
+    /// Pods whose containers are all being stopped.
+    pub ending: BTreeSet<PodUid>,
+    /// Pods on their way out. A pod wanted again meanwhile starts afresh instead of half-stopped
+    /// ([`Known::planned`](super::Known::planned)).
     pub leaving: BTreeSet<PodUid>,
 }
 
@@ -119,7 +121,27 @@ pub enum Action {
         /// Instance.
         id: ContainerId,
     },
-    /// Stop a container: stop signal, `grace`, kill.
+    /// Carry out the postStart hook of a container that runs.
+    PostStart {
+        /// Pod.
+        uid: PodUid,
+        /// Container.
+        container: String,
+        /// Instance.
+        id: ContainerId,
+    },
+    /// Carry out the preStop hook of a container that is stopped later, because others go first.
+    PreStop {
+        /// Pod.
+        uid: PodUid,
+        /// Container.
+        container: String,
+        /// Instance.
+        id: ContainerId,
+        /// How long the hook may take.
+        grace: Duration,
+    },
+    /// Stop a container: preStop hook, stop signal, kill.
     StopContainer {
         /// Pod.
         uid: PodUid,
@@ -127,8 +149,10 @@ pub enum Action {
         container: String,
         /// Instance.
         id: ContainerId,
-        /// Grace, at least 2 s.
+        /// Grace for hook and stop together, at least 2 s.
         grace: Duration,
+        /// Whether its preStop hook is still to be carried out.
+        hook: bool,
     },
     /// Remove a container that does not run.
     RemoveContainer {
@@ -173,6 +197,10 @@ pub enum Verb {
     Create,
     /// [`Action::StartContainer`].
     Start,
+    /// [`Action::PostStart`].
+    PostStart,
+    /// [`Action::PreStop`].
+    PreStop,
     /// [`Action::StopContainer`].
     Stop,
     /// [`Action::RemoveContainer`].
@@ -193,6 +221,8 @@ impl fmt::Display for Verb {
             Self::RunSandbox => "run the sandbox",
             Self::Create => "create the container",
             Self::Start => "start the container",
+            Self::PostStart => "carry out the postStart hook",
+            Self::PreStop => "carry out the preStop hook",
             Self::Stop => "stop the container",
             Self::Remove => "remove the container",
             Self::StopSandbox => "stop the sandbox",
@@ -222,11 +252,25 @@ impl Action {
             | Self::RunSandbox { uid, .. }
             | Self::CreateContainer { uid, .. }
             | Self::StartContainer { uid, .. }
+            | Self::PostStart { uid, .. }
+            | Self::PreStop { uid, .. }
             | Self::StopContainer { uid, .. }
             | Self::RemoveContainer { uid, .. }
             | Self::StopSandbox { uid, .. }
             | Self::RemoveSandbox { uid, .. }
             | Self::CleanPod { uid } => uid,
+        }
+    }
+
+    /// The instance it is about, if it is about one that exists.
+    pub fn instance(&self) -> Option<&ContainerId> {
+        match self {
+            Self::StartContainer { id, .. }
+            | Self::PostStart { id, .. }
+            | Self::PreStop { id, .. }
+            | Self::StopContainer { id, .. }
+            | Self::RemoveContainer { id, .. } => Some(id),
+            _ => None,
         }
     }
 
@@ -238,6 +282,8 @@ impl Action {
             Self::RunSandbox { .. } => Verb::RunSandbox,
             Self::CreateContainer { .. } => Verb::Create,
             Self::StartContainer { .. } => Verb::Start,
+            Self::PostStart { .. } => Verb::PostStart,
+            Self::PreStop { .. } => Verb::PreStop,
             Self::StopContainer { .. } => Verb::Stop,
             Self::RemoveContainer { .. } => Verb::Remove,
             Self::StopSandbox { .. } => Verb::StopSandbox,
@@ -252,6 +298,8 @@ impl Action {
             Self::EnsureImage { container, .. }
             | Self::CreateContainer { container, .. }
             | Self::StartContainer { container, .. }
+            | Self::PostStart { container, .. }
+            | Self::PreStop { container, .. }
             | Self::StopContainer { container, .. }
             | Self::RemoveContainer { container, .. } => Scope::Container(container.clone()),
             _ => Scope::Pod,
@@ -266,7 +314,10 @@ impl Action {
             Self::CreateContainer { container, .. } | Self::StartContainer { container, .. } => {
                 container.clone()
             }
-            Self::StopContainer { id, .. } | Self::RemoveContainer { id, .. } => id.0.clone(),
+            Self::PostStart { id, .. }
+            | Self::PreStop { id, .. }
+            | Self::StopContainer { id, .. }
+            | Self::RemoveContainer { id, .. } => id.0.clone(),
             Self::StopSandbox { id, .. } | Self::RemoveSandbox { id, .. } => id.0.clone(),
         };
         FailureKey { uid: self.uid().clone(), verb: self.verb(), target }
@@ -285,8 +336,13 @@ impl fmt::Display for Action {
                 write!(f, "create container {container} #{attempt} in {sandbox}")
             }
             Self::StartContainer { container, id, .. } => write!(f, "start container {container} ({id})"),
-            Self::StopContainer { container, id, grace, .. } => {
-                write!(f, "stop container {container} ({id}), grace {} s", grace.as_secs())
+            Self::PostStart { container, id, .. } => write!(f, "postStart hook of {container} ({id})"),
+            Self::PreStop { container, id, grace, .. } => {
+                write!(f, "preStop hook of {container} ({id}), at most {} s", grace.as_secs())
+            }
+            Self::StopContainer { container, id, grace, hook, .. } => {
+                let hook = if *hook { ", preStop hook first" } else { "" };
+                write!(f, "stop container {container} ({id}), grace {} s{hook}", grace.as_secs())
             }
             Self::RemoveContainer { container, id, .. } => write!(f, "remove container {container} ({id})"),
             Self::StopSandbox { id, .. } => write!(f, "stop sandbox {id}"),

@@ -1,4 +1,4 @@
-//! What each container of a pod needs next (`kubelet-static-pods.md 2.5`), and which dead instances go.
+//! The next steps of a pod's containers (`kubelet-static-pods.md 2.5`), and which dead instances go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,127 +8,96 @@ use podstead_runtime::{Container, ContainerState, Sandbox, labels};
 use super::action::Action;
 use super::backoff::{self, BACKOFF, Restart};
 use super::draft::{Draft, View};
+use super::init;
 use super::mutant::{Mutant, planted};
+use super::need::{self, Need, need};
 use super::reason::{Reason, WaitReason};
-use super::teardown;
-use super::types::{ContainerPlan, Observed, Pod, RestartPolicy};
+use super::teardown::{self, SIDECAR};
+use super::types::{ContainerPlan, Pod, Role};
 
-/// What a container needs.
-pub(super) enum Need<'a> {
-    /// It runs as it should.
-    Runs,
-    /// It ended for good.
-    Over,
-    /// It must be stopped first.
-    Stop(&'a Container, Reason),
-    /// It is made and waits to be started.
-    Start(&'a Container),
-    /// It needs a new instance.
-    New { attempt: u32, restart: Option<Restart>, because: Reason },
-}
-
-/// What the container needs, given the sandbox it belongs in (`None` while that is replaced).
-pub(super) fn need<'a>(
-    draft: &Draft<'_>,
-    pod: &Pod,
-    container: &ContainerPlan,
-    view: &'a View<'_>,
-    observed: &Observed,
-    sandbox: Option<&Sandbox>,
-) -> Need<'a> {
-    let floor =
-        observed.attempt_floor.get(&(draft.uid.clone(), container.name.clone())).copied().unwrap_or(0);
-    let floor = if planted(Mutant::FloorIgnored) { 0 } else { floor };
-    let Some(last) = view.instances(&container.name).next() else {
-        return Need::New { attempt: floor, restart: None, because: Reason::NoInstance };
-    };
-    let attempt =
-        if planted(Mutant::AttemptReused) { last.attempt } else { last.attempt.saturating_add(1).max(floor) };
-    let changed = last.annotations.get(labels::CONTAINER_HASH).is_some_and(|hash| *hash != container.hash);
-    let misplaced = sandbox.is_none_or(|s| s.id != last.sandbox);
-    let again = |because| Need::New { attempt, restart: Some(backoff::restart(last, draft.now)), because };
-    match &last.state {
-        ContainerState::Running { .. } if changed => Need::Stop(last, Reason::DefinitionChanged),
-        ContainerState::Running { .. } if misplaced => Need::Stop(last, Reason::SandboxReplaced),
-        ContainerState::Running { .. } => Need::Runs,
-        ContainerState::Created | ContainerState::Exited { .. } if changed => {
-            Need::New { attempt, restart: None, because: Reason::DefinitionChanged }
-        }
-        ContainerState::Created if misplaced => {
-            Need::New { attempt, restart: Some(backoff::instead(last)), because: Reason::NeverRan }
-        }
-        ContainerState::Created => Need::Start(last),
-        ContainerState::Unknown if draft.may_run(last) => Need::Stop(last, Reason::StateUnknown),
-        ContainerState::Unknown => again(Reason::StateUnknown),
-        // No fault of its own: at once, and whatever the policy if nothing ran. It then keeps its number, which its
-        // empty log has taken, unless it is in another sandbox.
-        state if state.start_was_broken_off() && (state.never_ran() || retried(pod)) => {
-            let same = state.never_ran() && !misplaced && floor <= last.attempt.saturating_add(1);
-            let attempt = if same { last.attempt } else { attempt };
-            Need::New { attempt, restart: Some(backoff::instead(last)), because: Reason::StartBrokenOff }
-        }
-        ContainerState::Exited { code, .. } if restarts(pod.restart_policy, *code) => {
-            again(Reason::Ended { code: *code, policy: pod.restart_policy })
-        }
-        ContainerState::Exited { .. } => Need::Over,
-    }
-}
-
-/// Whether the policy wants another instance after this exit code.
-pub(super) fn restarts(policy: RestartPolicy, code: i32) -> bool {
-    match policy {
-        RestartPolicy::Always => code != 0 || !planted(Mutant::ExitZeroNotRestarted),
-        RestartPolicy::OnFailure => code != 0,
-        RestartPolicy::Never => false,
-    }
-}
-
-/// Whether an instance that ended badly is followed by another.
-fn retried(pod: &Pod) -> bool {
-    pod.restart_policy != RestartPolicy::Never
-}
-
-/// Whether the container would be started if there were a sandbox.
-pub(super) fn wants_start(
-    draft: &Draft<'_>,
-    pod: &Pod,
-    container: &ContainerPlan,
-    view: &View<'_>,
-    observed: &Observed,
-) -> bool {
-    matches!(need(draft, pod, container, view, observed, None), Need::New { .. })
-}
-
-/// The next steps of a pod that keeps its sandbox.
-pub(super) fn converge(
+/// Why the pod ends for good, if it does.
+pub(super) fn ending(
     draft: &mut Draft<'_>,
     pod: &Pod,
     view: &View<'_>,
-    observed: &Observed,
-    sandbox: &Sandbox,
-) {
-    let mut active = false;
+    sandbox: Option<&Sandbox>,
+) -> Option<Reason> {
+    if let Some(end) = draft.observed.since.get(draft.uid).copied().zip(pod.deadline).map(|(at, d)| at + d)
+        && !planted(Mutant::DeadlineIgnored)
+    {
+        if draft.now >= end {
+            return Some(Reason::DeadlineExceeded);
+        }
+        draft.look_at(end);
+    }
+    let sandbox = sandbox?;
+    if init::failed(draft, pod, view, sandbox) {
+        return Some(Reason::InitFailed);
+    }
+    let over = |c| matches!(need(draft, pod, c, view, Some(sandbox)), Need::Over(_));
+    pod.containers.iter().all(over).then_some(Reason::Completed)
+}
+
+/// The next steps of a pod that keeps its sandbox.
+pub(super) fn converge(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbox: &Sandbox) {
+    if let Some(because) = ending(draft, pod, view, Some(sandbox)) {
+        if !teardown::stop_all(draft, view, Some(pod.grace), &because)
+            && !planted(Mutant::CompletedSandboxKept)
+        {
+            teardown::release(draft, view, &because);
+        }
+        return;
+    }
+    if !init::advance(draft, pod, view, sandbox) {
+        return;
+    }
+    // Starts go side by side, but not past a hook (`kubelet-static-pods.md 2.11`): it may prepare what the next needs.
+    let mut hook: Option<&str> = None;
     for container in &pod.containers {
-        let need = need(draft, pod, container, view, observed, Some(sandbox));
-        active |= !matches!(need, Need::Over);
-        match need {
-            Need::Runs | Need::Over => {}
-            Need::Stop(instance, because) => teardown::stop(draft, instance, pod.grace, because),
-            // One that should not be there is stopped first, by `collect`.
-            Need::Start(_) | Need::New { .. }
-                if view.instances(&container.name).any(Container::is_running) => {}
-            Need::Start(instance) => start(draft, instance),
-            Need::New { because: Reason::StartBrokenOff, .. }
-                if start_failed_lately(draft, container, view) => {}
-            Need::New { attempt, restart, because } => {
-                let next = New { pod, container, sandbox, attempt, restart };
-                make(draft, &next, because);
-            }
+        let need = need(draft, pod, container, view, Some(sandbox));
+        let starts = matches!(need, Need::Start(_) | Need::New { .. });
+        if let Some(first) = hook.filter(|_| starts && !planted(Mutant::HookNotAwaited)) {
+            draft.wait(Some(&container.name), WaitReason::Hook(first.to_owned()), None);
+            continue;
+        }
+        let stops = matches!(need, Need::Stop(..));
+        let before = draft.steps.len();
+        act(draft, pod, container, view, sandbox, need);
+        if container.post_start && !stops && draft.steps.len() > before {
+            hook = Some(&container.name);
         }
     }
-    if !active && !view.containers.iter().any(|c| draft.may_run(c)) && !planted(Mutant::CompletedSandboxKept)
-    {
-        teardown::release(draft, view, &Reason::Completed);
+}
+
+/// The next step of one container.
+pub(super) fn act(
+    draft: &mut Draft<'_>,
+    pod: &Pod,
+    container: &ContainerPlan,
+    view: &View<'_>,
+    sandbox: &Sandbox,
+    need: Need<'_>,
+) {
+    match need {
+        Need::Over(_) => {}
+        Need::Runs(instance) => {
+            if container.post_start && !draft.observed.hooked.contains(&instance.id) {
+                let (uid, container, id) = (draft.uid.clone(), instance.name.clone(), instance.id.clone());
+                draft.step(Action::PostStart { uid, container, id }, Reason::HookDue);
+            }
+        }
+        Need::Stop(instance, because) => {
+            let grace = need::grace(draft, pod, container, instance);
+            teardown::stop(draft, instance, grace, because);
+        }
+        // One that should not be there is stopped first, by `collect`.
+        Need::Start(_) | Need::New { .. } if view.instances(&container.name).any(Container::is_running) => {}
+        Need::Start(instance) => start(draft, instance),
+        Need::New { because: Reason::StartBrokenOff, .. } if start_failed_lately(draft, container, view) => {}
+        Need::New { attempt, restart, because } => {
+            let next = New { pod, container, sandbox, attempt, restart };
+            make(draft, &next, because);
+        }
     }
 }
 
@@ -208,12 +177,17 @@ pub(super) fn unprepared(draft: &mut Draft<'_>) -> bool {
 /// What is written on a new instance: enough to go on after this agent's death, also without the manifest.
 fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
     let pause = new.restart.map_or(Duration::ZERO, |r| r.next_pause);
-    BTreeMap::from([
+    let mut all = BTreeMap::from([
         (labels::CONTAINER_HASH.to_owned(), new.container.hash.clone()),
         (labels::RESTART_COUNT.to_owned(), new.attempt.to_string()),
         (labels::TERMINATION_GRACE.to_owned(), new.pod.grace.as_secs().to_string()),
         (BACKOFF.to_owned(), pause.as_secs().to_string()),
-    ])
+    ]);
+    if new.container.role == Role::Sidecar {
+        let index = new.pod.init.iter().position(|c| c.name == new.container.name).unwrap_or(0);
+        all.insert(SIDECAR.to_owned(), index.to_string());
+    }
+    all
 }
 
 /// Removes instances nobody asks for any more: all but the newest and the newest dead one of each container
@@ -223,7 +197,7 @@ pub(super) fn collect(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) {
     let mut newest: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
     let mut attempts = BTreeSet::new();
     for instance in &view.containers {
-        let in_pod = pod.containers.iter().any(|c| c.name == instance.name);
+        let in_pod = pod.all().any(|c| c.name == instance.name);
         let (newer, newer_dead) = newest.entry(&instance.name).or_default();
         let dead = matches!(instance.state, ContainerState::Exited { .. } | ContainerState::Unknown);
         let first = attempts.insert((&instance.name, instance.attempt));

@@ -75,15 +75,32 @@ fn labelled(container: &Container) -> PodIdentity {
 pub(super) struct Draft<'a> {
     pub uid: &'a PodUid,
     pub full_name: &'a str,
+    pub observed: &'a Observed,
     pub known: &'a Known,
     pub now: Time,
     pub steps: Vec<Step>,
     pub waits: Vec<Wait>,
+    /// When time alone changes the plan, apart from the waits.
+    pub look_at: Option<Time>,
+    /// Whether all containers are being stopped.
+    pub ending: bool,
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(uid: &'a PodUid, full_name: &'a str, known: &'a Known, now: Time) -> Self {
-        Self { uid, full_name, known, now, steps: Vec::new(), waits: Vec::new() }
+    pub fn new(
+        uid: &'a PodUid,
+        full_name: &'a str,
+        observed: &'a Observed,
+        known: &'a Known,
+        now: Time,
+    ) -> Self {
+        let (steps, waits) = (Vec::new(), Vec::new());
+        Self { uid, full_name, observed, known, now, steps, waits, look_at: None, ending: false }
+    }
+
+    /// Notes that the plan changes then, whatever is seen.
+    pub fn look_at(&mut self, time: Time) {
+        self.look_at = Some(self.look_at.map_or(time, |earlier| earlier.min(time)));
     }
 
     /// Adds a step once, or a wait when the same failed a short while ago.

@@ -90,10 +90,11 @@ impl Jobs {
         Some(action)
     }
 
-    /// Jobs that nobody wants any more and that may be dropped halfway: images for pods or attempts not planned now.
+    /// Jobs that nobody wants any more and that may be dropped halfway: images for pods or attempts not planned now, and
+    /// postStart hooks, which may take for ever.
     pub fn obsolete(&self, plan: &Plan) -> Vec<JobId> {
         let unwanted = |action: &Action| {
-            matches!(action, Action::EnsureImage { .. })
+            matches!(action, Action::EnsureImage { .. } | Action::PostStart { .. })
                 && !plan
                     .steps
                     .get(action.uid())

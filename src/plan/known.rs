@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use podstead_runtime::{ContainerId, PodUid, Retry, Sandbox, SandboxId, SandboxState, Time};
 
-use super::action::{Action, FailureKey};
+use super::action::{Action, FailureKey, Plan};
 use super::types::{Desired, Observed};
 
 /// What this agent did and failed to do since it started.
@@ -18,6 +18,10 @@ pub struct Known {
     pub released: BTreeSet<SandboxId>,
     /// Containers whose stop succeeded, for those whose state stays unknown.
     pub stopped: BTreeSet<ContainerId>,
+    /// Containers whose preStop hook was carried out, well or not.
+    pub pre_stopped: BTreeSet<ContainerId>,
+    /// Pods whose containers are all being stopped ([`Plan::ending`]), and since when: one grace is for all of them.
+    pub ending: BTreeMap<PodUid, Time>,
     /// Pods on their way out: the last plan's [`leaving`](super::Plan::leaving).
     pub leaving: BTreeSet<PodUid>,
     /// Failures in a row.
@@ -44,10 +48,22 @@ pub struct Failure {
 }
 
 impl Known {
-    /// To be called when an action is about to be carried out.
-    pub fn begun(&mut self, action: &Action) {
-        if let Action::CleanPod { uid } = action {
-            self.prepared.remove(uid);
+    /// To be called with every new plan, before its steps begin.
+    pub fn planned(&mut self, plan: &Plan) {
+        self.leaving.clone_from(&plan.leaving);
+        self.ending.retain(|uid, _| plan.ending.contains(uid));
+    }
+
+    /// To be called when a step of `plan` is about to be carried out.
+    pub fn begun(&mut self, action: &Action, plan: &Plan, now: Time) {
+        match action {
+            Action::CleanPod { uid } => {
+                self.prepared.remove(uid);
+            }
+            Action::StopContainer { uid, .. } | Action::PreStop { uid, .. } if plan.ending.contains(uid) => {
+                self.ending.entry(uid.clone()).or_insert(now);
+            }
+            _ => {}
         }
     }
 
@@ -66,6 +82,9 @@ impl Known {
             Action::CreateContainer { uid, container, attempt, .. } => {
                 self.resolved.remove(&(uid.clone(), container.clone(), *attempt));
             }
+            Action::PreStop { id, .. } => {
+                self.pre_stopped.insert(id.clone());
+            }
             Action::StopContainer { id, .. } => {
                 self.stopped.insert(id.clone());
             }
@@ -83,6 +102,10 @@ impl Known {
         let failure =
             Failure { count, at: now, retry, message: message.to_owned(), reason: reason.to_owned() };
         self.failures.insert(key, failure);
+        // Stopping goes on after a hook that failed (`kubelet-static-pods.md 2.11`).
+        if let Action::PreStop { id, .. } = action {
+            self.pre_stopped.insert(id.clone());
+        }
         // The image may be what is missing: ask for it again before the next try.
         if let Action::CreateContainer { uid, container, attempt, .. } = action {
             self.resolved.remove(&(uid.clone(), container.clone(), *attempt));
@@ -101,6 +124,8 @@ impl Known {
         // One that is ready again has its network again.
         let stopped = |s: &Sandbox| s.state == SandboxState::NotReady;
         self.released.retain(|id| observed.snapshot.sandboxes.iter().any(|s| s.id == *id && stopped(s)));
-        self.stopped.retain(|id| observed.snapshot.containers.iter().any(|c| c.id == *id));
+        let there = |id: &ContainerId| observed.snapshot.containers.iter().any(|c| c.id == *id);
+        self.stopped.retain(there);
+        self.pre_stopped.retain(there);
     }
 }

@@ -8,10 +8,12 @@ mod action;
 pub mod backoff;
 mod containers;
 mod draft;
+mod init;
 mod jobs;
 mod known;
 #[doc(hidden)]
 pub mod mutant;
+mod need;
 mod reason;
 mod sandbox;
 pub mod status;
@@ -26,7 +28,8 @@ pub use action::{Action, FailureKey, Plan, Step, Verb, Wait};
 pub use jobs::{JobId, JobKey, Jobs, Reading, Scope};
 pub use known::{Failure, Known};
 pub use reason::{Reason, WaitReason};
-pub use types::{ContainerPlan, Desired, Observed, Pod, RestartPolicy};
+pub use teardown::LEAST_GRACE;
+pub use types::{ContainerPlan, Desired, Observed, Pod, Probed, Probes, RestartPolicy, RestartRule, Role};
 
 use draft::{Draft, View};
 use mutant::{Mutant, planted};
@@ -42,7 +45,7 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
     for (uid, view) in &views {
         let pod = desired.pods.get(uid);
         let full_name = pod.map_or_else(|| view.full_name.clone(), |pod| pod.identity.full_name());
-        let mut draft = Draft::new(uid, &full_name, known, now);
+        let mut draft = Draft::new(uid, &full_name, observed, known, now);
         let there = !view.sandboxes.is_empty() || !view.containers.is_empty() || view.leftover;
         let leaving = known.leaving.contains(uid) && !planted(Mutant::LeavingForgotten);
         let out = match pod {
@@ -66,7 +69,7 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
             }
             (_, Some(pod)) => match name_held(uid, &full_name, &views) {
                 Some(other) => draft.wait(None, WaitReason::NameTaken(other), None),
-                None => keep(&mut draft, pod, view, observed),
+                None => keep(&mut draft, pod, view),
             },
             (_, None) => {}
         }
@@ -78,7 +81,10 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
 fn add(plan: &mut Plan, draft: Draft<'_>) {
     let uid = draft.uid;
     let soonest = draft.waits.iter().filter_map(|w| w.until).min();
-    plan.wake_at = plan.wake_at.into_iter().chain(soonest).min();
+    plan.wake_at = plan.wake_at.into_iter().chain(soonest).chain(draft.look_at).min();
+    if draft.ending {
+        plan.ending.insert(uid.clone());
+    }
     if !draft.steps.is_empty() {
         plan.steps.insert(uid.clone(), draft.steps);
     }
@@ -88,10 +94,10 @@ fn add(plan: &mut Plan, draft: Draft<'_>) {
 }
 
 /// The next steps of a pod that is wanted and may have its name.
-fn keep(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, observed: &Observed) {
+fn keep(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) {
     match sandbox::decide(pod, view) {
-        Ok(current) => containers::converge(draft, pod, view, observed, current),
-        Err(because) => sandbox::replace(draft, pod, view, observed, because),
+        Ok(current) => containers::converge(draft, pod, view, current),
+        Err(because) => sandbox::replace(draft, pod, view, because),
     }
     containers::collect(draft, pod, view);
     sandbox::collect(draft, view);

@@ -47,6 +47,16 @@ mutants! {
     CompletedSandboxKept
     LeavingForgotten
     FreshSandboxAttempt
+    InitNotRepeated
+    InitAlwaysRepeated
+    FailedInitPassed
+    RunningInitPassed
+    SidecarNotAwaited
+    SidecarsDoNotOutlive
+    HookNotAwaited
+    HookForgotten
+    UnhealthyKept
+    DeadlineIgnored
 }
 
 /// Whether `mutant` is planted now.

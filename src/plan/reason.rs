@@ -48,6 +48,18 @@ pub enum Reason {
     SandboxReplaced,
     /// The pod has no container of that name.
     NotInPod,
+    /// Its start includes a hook.
+    HookDue,
+    /// Its postStart hook failed.
+    HookFailed,
+    /// Its startup or liveness probe failed.
+    Unhealthy,
+    /// Others go first, its hook does not wait for them.
+    StopsLater,
+    /// The pod's `activeDeadlineSeconds` are over.
+    DeadlineExceeded,
+    /// An init container failed and is not tried again.
+    InitFailed,
     /// Nothing runs and nothing is to be started.
     Completed,
     /// There is a newer instance.
@@ -83,6 +95,12 @@ impl fmt::Display for Reason {
             Self::StateUnknown => "the runtime cannot tell its state",
             Self::SandboxReplaced => "the sandbox is replaced",
             Self::NotInPod => "the pod has no container of this name",
+            Self::HookDue => "it runs, its hook was not carried out",
+            Self::HookFailed => "its postStart hook failed",
+            Self::Unhealthy => "a probe failed",
+            Self::StopsLater => "it stops after others",
+            Self::DeadlineExceeded => "the pod was active for longer than its deadline allows",
+            Self::InitFailed => "an init container failed for good",
             Self::Completed => "nothing runs and nothing is to be started",
             Self::Superseded => "there is a newer instance",
             Self::OldSandbox => "there is a newer sandbox",
@@ -117,6 +135,12 @@ pub enum WaitReason {
     NetworkNotReady(String),
     /// The last sandbox did not live long.
     SandboxShortLived,
+    /// This init container is not over, or this sidecar not started.
+    Init(String),
+    /// The container before it has a postStart hook that is not over.
+    Hook(String),
+    /// It is a sidecar and outlives these.
+    OutlivesOthers,
 }
 
 impl fmt::Display for WaitReason {
@@ -130,6 +154,9 @@ impl fmt::Display for WaitReason {
             Self::RuntimeNotReady(why) => write!(f, "the runtime is not ready: {why}"),
             Self::NetworkNotReady(why) => write!(f, "the network is not ready: {why}"),
             Self::SandboxShortLived => f.write_str("the last sandbox did not live long"),
+            Self::Init(name) => write!(f, "init container {name} is not done"),
+            Self::Hook(name) => write!(f, "the postStart hook of {name} is not over"),
+            Self::OutlivesOthers => f.write_str("a sidecar ends after the containers it serves"),
         }
     }
 }

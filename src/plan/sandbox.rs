@@ -7,9 +7,10 @@ use super::backoff;
 use super::containers;
 use super::draft::{Draft, View};
 use super::mutant::{Mutant, planted};
+use super::need::{self, policy};
 use super::reason::{Reason, WaitReason};
 use super::teardown;
-use super::types::{Observed, Pod, RestartPolicy};
+use super::types::{ContainerPlan, Pod, RestartPolicy};
 
 /// The sandbox to keep, or why there must be another.
 pub(super) fn decide<'a>(pod: &Pod, view: &View<'a>) -> Result<&'a Sandbox, Reason> {
@@ -31,23 +32,10 @@ pub(super) fn decide<'a>(pod: &Pod, view: &View<'a>) -> Result<&'a Sandbox, Reas
 }
 
 /// The next steps towards a new sandbox: nothing may run in the old ones, and their network is given back first.
-pub(super) fn replace(
-    draft: &mut Draft<'_>,
-    pod: &Pod,
-    view: &View<'_>,
-    observed: &Observed,
-    because: Reason,
-) {
-    let mut runs = false;
-    if !planted(Mutant::ReplacedWithoutStop) {
-        for container in &view.containers {
-            if draft.may_run(container) {
-                runs = true;
-                teardown::stop(draft, container, pod.grace, Reason::SandboxReplaced);
-            }
-        }
-    }
-    if runs || teardown::release(draft, view, &because) || !wanted(draft, pod, view, observed) {
+pub(super) fn replace(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, because: Reason) {
+    let runs = !planted(Mutant::ReplacedWithoutStop)
+        && teardown::stop_all(draft, view, Some(pod.grace), &Reason::SandboxReplaced);
+    if runs || teardown::release(draft, view, &because) || !wanted(draft, pod, view) {
         return;
     }
     if let Some(problem) = &draft.known.runtime_problem {
@@ -82,12 +70,16 @@ pub(super) fn replace(
 
 /// Whether a new sandbox would be of any use: a pod that is never restarted gets no second one once it had containers,
 /// and one whose containers all ended for good gets none either.
-fn wanted(draft: &Draft<'_>, pod: &Pod, view: &View<'_>, observed: &Observed) -> bool {
-    let had = !view.sandboxes.is_empty() && !view.containers.is_empty();
-    if had && pod.restart_policy == RestartPolicy::Never {
+fn wanted(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) -> bool {
+    if containers::ending(draft, pod, view, None).is_some() {
         return false;
     }
-    pod.containers.iter().any(|c| containers::wants_start(draft, pod, c, view, observed))
+    let had = !view.sandboxes.is_empty() && !view.containers.is_empty();
+    let never = |c: &ContainerPlan| c.restart_rules.is_empty() && policy(pod, c) == RestartPolicy::Never;
+    if had && pod.containers.iter().all(never) {
+        return false;
+    }
+    pod.containers.iter().any(|c| need::wants_start(draft, pod, c, view))
 }
 
 /// Stops and removes sandboxes that a newer one took the place of, once their last container is gone

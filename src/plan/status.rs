@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use super::action::{FailureKey, Verb};
 use super::backoff;
-use super::containers::restarts;
 use super::draft::{self, View};
+use super::init;
 use super::known::{Failure, Known};
-use super::types::{ContainerPlan, Observed, Pod, RestartPolicy};
+use super::need::restarts;
+use super::types::{ContainerPlan, Observed, Pod, Role};
 
 /// A pod's phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,10 +36,16 @@ pub struct PodStatus {
     pub ips: Vec<IpAddr>,
     /// When the newest sandbox was made; "never" without one.
     pub sandbox_created_at: Time,
-    /// Whether every container runs.
+    /// Whether every container and sidecar is ready.
     pub ready: bool,
+    /// Whether all init containers are over and all sidecars were started.
+    pub initialized: bool,
+    /// Why the pod as a whole failed, as the kubelet spells it (`DeadlineExceeded`); empty for nothing.
+    pub reason: String,
     /// What holds the pod up as a whole; empty for nothing.
     pub message: String,
+    /// Init containers and sidecars, in the order of the spec.
+    pub init: Vec<ContainerStatus>,
     /// Containers, in the order of the spec.
     pub containers: Vec<ContainerStatus>,
 }
@@ -54,8 +61,13 @@ pub struct ContainerStatus {
     pub last: Option<Terminated>,
     /// Attempt of the newest instance.
     pub restart_count: u32,
-    /// Whether it runs.
+    /// Whether it serves: it is started and its readiness probe passes; of an init container, whether it is done.
     pub ready: bool,
+    /// Whether it runs, its postStart hook is over and its startup probe passed.
+    pub started: bool,
+    /// Whether another instance follows the one that is over.
+    #[serde(skip)]
+    again: bool,
     /// Image as the user wrote it.
     pub image: String,
     /// What it was resolved to; empty when not known.
@@ -104,80 +116,162 @@ pub struct Terminated {
 pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> PodStatus {
     let mut views = draft::views(observed);
     let view = views.remove(&pod.identity.uid).unwrap_or_default();
-    let containers: Vec<_> =
-        pod.containers.iter().map(|c| container_status(pod, c, &view, known, now)).collect();
     let sandbox = view.sandboxes.first();
+    let told = Told { pod, observed, known, now, view: &view };
+    let over = sandbox.is_some_and(|s| init::is_over(pod, &view, s));
+    let init: Vec<_> = pod.init.iter().map(|c| told.container(c, over)).collect();
+    let passed = |(c, plan): (&ContainerStatus, &ContainerPlan)| match plan.role {
+        Role::Sidecar => c.started,
+        _ => matches!(&c.state, State::Terminated(end) if end.code == 0),
+    };
+    let initialized = over || init.iter().zip(&pod.init).all(passed);
+    let containers: Vec<_> = pod.containers.iter().map(|c| told.container(c, initialized)).collect();
+    let late = told.deadline_exceeded();
+    let sidecars = init.iter().zip(&pod.init).filter(|(_, plan)| plan.role == Role::Sidecar);
+    let serves = |c: &ContainerStatus| c.ready;
     PodStatus {
-        phase: phase(pod.restart_policy, &containers),
+        phase: if late { PodPhase::Failed } else { phase(pod, &init, initialized, &containers) },
         ips: sandbox
             .filter(|s| s.state == SandboxState::Ready)
             .and_then(|s| s.ips.clone())
             .unwrap_or_default(),
         sandbox_created_at: sandbox.map_or(Time(0), |s| s.created_at),
-        ready: !containers.is_empty() && containers.iter().all(|c| c.ready),
-        message: pod_failure(known, &pod.identity.uid),
+        ready: !containers.is_empty()
+            && containers.iter().all(serves)
+            && sidecars.map(|(c, _)| c).all(serves),
+        initialized,
+        reason: if late { "DeadlineExceeded" } else { "" }.to_owned(),
+        message: if late {
+            "Pod was active on the node longer than the specified deadline".to_owned()
+        } else {
+            pod_failure(known, &pod.identity.uid)
+        },
+        init,
         containers,
     }
 }
 
-/// The kubelet's getPhase for regular containers: a waiting container that ran before counts as stopped.
-fn phase(policy: RestartPolicy, containers: &[ContainerStatus]) -> PodPhase {
-    let (mut running, mut failed) = (false, false);
+/// The kubelet's getPhase: a waiting container that ran before counts as stopped.
+fn phase(pod: &Pod, init: &[ContainerStatus], initialized: bool, containers: &[ContainerStatus]) -> PodPhase {
+    let gave_up = |(c, plan): &(&ContainerStatus, &ContainerPlan)| {
+        plan.role == Role::Init && !c.again && matches!(&c.state, State::Terminated(end) if end.code != 0)
+    };
+    if !initialized {
+        let failed = init.iter().zip(&pod.init).any(|both| gave_up(&both));
+        return if failed { PodPhase::Failed } else { PodPhase::Pending };
+    }
+    let (mut failed, mut again) = (false, false);
     for container in containers {
         match (&container.state, &container.last) {
-            (State::Running { .. }, _) => running = true,
+            (State::Running { .. }, _) => return running(containers),
             (State::Terminated(end), _) | (State::Waiting { .. }, Some(end)) => failed |= end.code != 0,
             (State::Waiting { .. }, None) => return PodPhase::Pending,
         }
+        again |= container.again;
     }
-    match policy {
-        _ if running => PodPhase::Running,
-        RestartPolicy::Always => PodPhase::Running,
-        _ if !failed => PodPhase::Succeeded,
-        RestartPolicy::OnFailure => PodPhase::Running,
-        RestartPolicy::Never => PodPhase::Failed,
+    match (again, failed) {
+        (true, _) => PodPhase::Running,
+        (false, false) => PodPhase::Succeeded,
+        (false, true) => PodPhase::Failed,
     }
 }
 
-fn container_status(
-    pod: &Pod,
-    container: &ContainerPlan,
-    view: &View<'_>,
-    known: &Known,
+/// One runs; another that never ran holds the pod back all the same.
+fn running(containers: &[ContainerStatus]) -> PodPhase {
+    let never_ran = |c: &ContainerStatus| matches!(c.state, State::Waiting { .. }) && c.last.is_none();
+    if containers.iter().any(never_ran) { PodPhase::Pending } else { PodPhase::Running }
+}
+
+/// What a pod's statuses are read from.
+struct Told<'a> {
+    pod: &'a Pod,
+    observed: &'a Observed,
+    known: &'a Known,
     now: Time,
-) -> ContainerStatus {
-    let mut instances = view.instances(&container.name);
-    let newest = instances.next();
-    let previous = instances.find_map(terminated);
-    let ended = newest.and_then(terminated);
-    let running = newest.and_then(|c| match c.state {
-        ContainerState::Running { started_at } => Some(started_at),
-        _ => None,
-    });
-    let waiting = || waiting(pod, container, newest, known, now);
-    let (state, last) = match (running, ended) {
-        (Some(started_at), _) => (State::Running { started_at }, previous),
-        (None, Some(end)) if restarts(pod.restart_policy, end.code) => match waiting() {
-            Some(state) => (state, Some(end)),
-            None => (State::Terminated(end), previous),
-        },
-        (None, Some(end)) => (State::Terminated(end), previous),
-        (None, None) => (waiting().unwrap_or_else(creating), previous),
-    };
-    ContainerStatus {
-        name: container.name.clone(),
-        ready: running.is_some(),
-        state,
-        last,
-        restart_count: newest.map_or(0, |c| c.attempt),
-        image: container.image.clone(),
-        image_id: newest.map(|c| c.image_id.clone()).unwrap_or_default(),
-        id: newest.map(|c| c.id.clone()).unwrap_or_default(),
-    }
+    view: &'a View<'a>,
 }
 
-fn creating() -> State {
-    State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() }
+impl Told<'_> {
+    fn deadline_exceeded(&self) -> bool {
+        let since = self.observed.since.get(&self.pod.identity.uid).copied();
+        since.zip(self.pod.deadline).is_some_and(|(at, deadline)| self.now >= at + deadline)
+    }
+
+    /// `begun`: the pod got past its init containers.
+    fn container(&self, plan: &ContainerPlan, begun: bool) -> ContainerStatus {
+        let mut instances = self.view.instances(&plan.name);
+        let newest = instances.next();
+        let previous = instances.find_map(terminated);
+        let ended = newest.and_then(terminated);
+        let running = newest.and_then(|c| match c.state {
+            ContainerState::Running { started_at } => Some(started_at),
+            _ => None,
+        });
+        let by_probe = newest.is_some_and(|c| self.observed.failed_a_probe(c));
+        // An init container that is over for good is shown as it ended, whatever came later.
+        let settled = plan.role == Role::Init && begun;
+        let again = |end: &Terminated| !settled && restarts(self.pod, plan, end.code, by_probe);
+        let followed = ended.as_ref().is_some_and(again);
+        let (state, last) = match (running, ended) {
+            (Some(started_at), _) => (State::Running { started_at }, previous),
+            (None, Some(end)) if followed => match self.waiting(plan, newest) {
+                Some(state) => (state, Some(end)),
+                None => (State::Terminated(end), previous),
+            },
+            (None, Some(end)) => (State::Terminated(end), previous),
+            (None, None) => (self.waiting(plan, newest).unwrap_or_else(|| self.creating(begun)), previous),
+        };
+        let done = plan.role == Role::Init && matches!(&state, State::Terminated(end) if end.code == 0);
+        ContainerStatus {
+            name: plan.name.clone(),
+            ready: done || (plan.role != Role::Init && newest.is_some_and(|c| self.observed.ready(plan, c))),
+            started: newest.is_some_and(|c| self.observed.started(plan, c)),
+            again: followed,
+            state,
+            last,
+            restart_count: newest.map_or(0, |c| c.attempt),
+            image: plan.image.clone(),
+            image_id: newest.map(|c| c.image_id.clone()).unwrap_or_default(),
+            id: newest.map(|c| c.id.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn creating(&self, begun: bool) -> State {
+        let reason = if self.pod.init.is_empty() || begun { "ContainerCreating" } else { "PodInitializing" };
+        State::Waiting { reason: reason.to_owned(), message: String::new() }
+    }
+
+    /// Why the container is not started: a failed verb, else the crash back-off.
+    fn waiting(&self, plan: &ContainerPlan, newest: Option<&Container>) -> Option<State> {
+        let uid = &self.pod.identity.uid;
+        let failure = |verb, target: &str| {
+            self.known.failures.get(&FailureKey { uid: uid.clone(), verb, target: target.to_owned() })
+        };
+        if let Some(f) = failure(Verb::EnsureImage, &plan.image) {
+            return Some(image_failure(f, &plan.image, self.now));
+        }
+        let id = newest.map_or("", |c| c.id.as_str());
+        for (verb, target, reason) in [
+            (Verb::Create, plan.name.as_str(), "CreateContainerError"),
+            (Verb::Start, plan.name.as_str(), "RunContainerError"),
+            (Verb::PostStart, id, "PostStartHookError"),
+        ] {
+            if let Some(f) = failure(verb, target) {
+                let reason = if f.reason.is_empty() { reason } else { &f.reason };
+                return Some(State::Waiting { reason: reason.to_owned(), message: f.message.clone() });
+            }
+        }
+        let last = newest.filter(|c| !matches!(c.state, ContainerState::Created))?;
+        let restart = backoff::restart(last, self.now);
+        restart.not_before?;
+        let (name, namespace) = (&self.pod.identity.name, &self.pod.identity.namespace);
+        let message = format!(
+            "back-off {} restarting failed container={} pod={name}_{namespace}({uid})",
+            go_duration(restart.pause.as_secs()),
+            plan.name
+        );
+        Some(State::Waiting { reason: "CrashLoopBackOff".to_owned(), message })
+    }
 }
 
 fn terminated(container: &Container) -> Option<Terminated> {
@@ -201,39 +295,6 @@ fn terminated(container: &Container) -> Option<Terminated> {
         }),
         ContainerState::Created | ContainerState::Running { .. } => None,
     }
-}
-
-/// Why the container is not started: a failed verb, else the crash back-off.
-fn waiting(
-    pod: &Pod,
-    container: &ContainerPlan,
-    newest: Option<&Container>,
-    known: &Known,
-    now: Time,
-) -> Option<State> {
-    let uid = &pod.identity.uid;
-    let failure = |verb, target: &str| {
-        known.failures.get(&FailureKey { uid: uid.clone(), verb, target: target.to_owned() })
-    };
-    if let Some(f) = failure(Verb::EnsureImage, &container.image) {
-        return Some(image_failure(f, &container.image, now));
-    }
-    for (verb, reason) in [(Verb::Create, "CreateContainerError"), (Verb::Start, "RunContainerError")] {
-        if let Some(f) = failure(verb, &container.name) {
-            let reason = if f.reason.is_empty() { reason } else { &f.reason };
-            return Some(State::Waiting { reason: reason.to_owned(), message: f.message.clone() });
-        }
-    }
-    let last = newest.filter(|c| !matches!(c.state, ContainerState::Created))?;
-    let restart = backoff::restart(last, now);
-    restart.not_before?;
-    let (name, namespace) = (&pod.identity.name, &pod.identity.namespace);
-    let message = format!(
-        "back-off {} restarting failed container={} pod={name}_{namespace}({uid})",
-        go_duration(restart.pause.as_secs()),
-        container.name
-    );
-    Some(State::Waiting { reason: "CrashLoopBackOff".to_owned(), message })
 }
 
 /// The first failure is shown as itself, later ones as the pause they cause.

@@ -1,13 +1,26 @@
 //! Container of a pod -> [`ContainerSpec`] (`kubelet-static-pods.md 2.8, 4.3-4.5`). Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use podstead_runtime::security::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 use podstead_runtime::{ContainerSecurity, ContainerSpec, ImageSpec, Mount, Profile, labels};
+use thiserror::Error;
 
 use super::{NodeFacts, env, identity, resources, sandbox, volumes};
+
+/// A container's spec cannot be said: the kubelet's `CreateContainerConfigError`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// A variable of its environment.
+    #[error(transparent)]
+    Variable(#[from] env::VariableError),
+    /// One of its mounts.
+    #[error(transparent)]
+    Mount(#[from] volumes::MountError),
+}
 
 /// What of a container only the moment of its creation knows.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +29,10 @@ pub struct Instance {
     pub attempt: u32,
     /// The image's id as resolved.
     pub image_id: String,
+    /// The sandbox's addresses.
+    pub ips: Vec<IpAddr>,
+    /// The files of variables that it refers to ([`env::files_needed`]).
+    pub env_files: env::EnvFiles,
     /// The pod's `/etc/hosts` on the host, when there is one to mount.
     pub hosts_file: Option<PathBuf>,
     /// Annotations decided with the step (restart count, hash, back-off).
@@ -28,12 +45,13 @@ pub fn container_spec(
     pod: &Pod,
     container: &Container,
     instance: &Instance,
-) -> Result<ContainerSpec, volumes::NoVolume> {
+) -> Result<ContainerSpec, ConfigError> {
     let default = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&default);
     let id = identity::identity(pod);
-    let environment = env::environment(container);
-    let mut mounts = volumes::mounts(node, &id.uid, spec, container)?;
+    let sources = env::Sources { node, pod, ips: &instance.ips, files: &instance.env_files };
+    let environment = env::environment(container, &sources)?;
+    let mut mounts = volumes::mounts(node, pod, container, &environment)?;
     if let Some(source) = instance.hosts_file.clone().filter(|_| !mounts_hosts(&mounts)) {
         mounts.push(Mount {
             destination: "/etc/hosts".into(),
@@ -100,6 +118,9 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
     );
     let grace = spec.termination_grace_period_seconds.unwrap_or(30);
     set(&mut all, labels::TERMINATION_GRACE, &grace.to_string());
+    if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) {
+        set(&mut all, labels::PRE_STOP, &serde_json::to_string(hook).unwrap_or_default());
+    }
     if let Some(ports) = container.ports.as_ref().filter(|p| !p.is_empty()) {
         set(&mut all, labels::CONTAINER_PORTS, &serde_json::to_string(ports).unwrap_or_default());
     }
@@ -185,6 +206,6 @@ mod tests {
             Container { name: "c".into(), volume_mounts: Some(vec![mount]), ..Container::default() };
         let error = container_spec(&NodeFacts::default(), &Pod::default(), &container, &Instance::default())
             .unwrap_err();
-        assert!(error.to_string().contains("/data") && error.to_string().contains("\"data\""), "{error}");
+        assert_eq!(error.to_string(), "cannot find volume \"data\" to mount into container \"c\"");
     }
 }

@@ -3,11 +3,14 @@
 
 pub mod container;
 pub mod dns;
+pub mod downward;
 pub mod env;
+pub mod envfile;
 pub mod files;
 pub mod hostname;
 pub mod hosts;
 pub mod identity;
+pub mod objects;
 pub mod resources;
 pub mod sandbox;
 pub mod volumes;
@@ -34,6 +37,12 @@ pub struct NodeFacts {
     pub node_ips: Vec<IpAddr>,
     /// Memory of the node in bytes.
     pub memory_capacity: i64,
+    /// Processors of the node in thousandths.
+    pub cpu_capacity: i64,
+    /// Size in bytes of the file system under [`root_dir`](Self::root_dir).
+    pub storage_capacity: i64,
+    /// The runtime can mount read-only with everything below.
+    pub recursive_read_only: bool,
     /// Containers get the runtime's seccomp profile unless they say otherwise (`--seccomp-default`).
     pub seccomp_default: bool,
     /// What the node says about names.

@@ -9,6 +9,7 @@ use podstead_runtime::{Error, Runtime};
 use crate::backend::Backend;
 use crate::config::{Config, RuntimeFlags};
 use crate::node::cgroup::Cgroups;
+use crate::pod::files;
 
 /// What the agent had begun may come to its end after the agent: the node must be seen empty this often in a row.
 const QUIET: u32 = 4;
@@ -20,10 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// that is being torn down.
 pub fn all(flags: &RuntimeFlags, config: &Config) {
     let (flags, cgroup) = (flags.clone(), config.cgroup_root.clone());
+    let pods = config.root_dir.join("pods");
     let worker = std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let _ =
             runtime.block_on(async { tokio::time::timeout(PATIENCE, until_quiet(&flags, &cgroup)).await });
+        // Its volumes on tmpfs and the parts of volumes that containers had mounted.
+        let _ = files::unmount_all(&pods);
     });
     let _ = worker.join();
 }

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use podstead_runtime::{PullProgress, Runtime};
+use podstead_runtime::{CgroupDriver, PullProgress, Runtime};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -111,6 +111,7 @@ pub struct Builder {
     binary: Option<PathBuf>,
     insecure_registries: Vec<String>,
     cni_conf_dir: Option<PathBuf>,
+    cgroup_driver: Option<CgroupDriver>,
     patience: Duration,
     changes: Vec<Change>,
 }
@@ -144,6 +145,13 @@ impl Builder {
     #[must_use]
     pub fn cni_conf_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cni_conf_dir = Some(dir.into());
+        self
+    }
+
+    /// The cgroup driver of a CRI server that does not tell its own.
+    #[must_use]
+    pub fn cgroup_driver(mut self, driver: CgroupDriver) -> Self {
+        self.cgroup_driver = Some(driver);
         self
     }
 
@@ -205,6 +213,7 @@ impl Builder {
             pod_logs_dir: dir.path().join("logs"),
             container_logs_dir: dir.path().join("links"),
             cgroup_root: format!("/{name}"),
+            cgroup_driver: self.cgroup_driver,
             seccomp_default: false,
             images: images::Settings {
                 root_dir: flags.root_dir.clone(),
@@ -263,6 +272,7 @@ impl Node {
             binary: None,
             insecure_registries: Vec::new(),
             cni_conf_dir: None,
+            cgroup_driver: None,
             patience: PATIENCE,
             changes: Vec::new(),
         }

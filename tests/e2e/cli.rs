@@ -1,6 +1,6 @@
 //! The command line for real: the built binary against a node's runtime, on both backends.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ on_both!(
     logs_are_found_cut_and_followed,
     a_command_has_its_streams_and_its_exit_code,
     a_command_has_a_terminal_that_follows_ours,
+    a_terminal_without_input_keeps_its_interrupt_key,
     a_stopped_container_comes_back_with_the_next_attempt,
     what_is_not_there_or_not_clear_is_said,
 );
@@ -169,14 +170,17 @@ async fn logs_are_found_cut_and_followed(host: &Host) {
     assert!(time.parse::<jiff::Timestamp>().is_ok() && text == "last", "{stamped}");
     assert!(fails(&node, 3, &["logs", "-p", "talk-node"]).contains("no earlier instance"));
 
-    let follower = command(&node, &["logs", "-f", "--tail", "1", "talk-node"])
+    let mut follower = command(&node, &["logs", "-f", "--tail", "1", "talk-node"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("follow");
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    // It has read the log to its end once it has printed the last line.
+    let mut first = [0; 5];
+    follower.stdout.as_mut().expect("piped").read_exact(&mut first).expect("it follows");
+    assert_eq!(&first, b"last\n");
     pod.exec("c", &["touch", "/tmp/go"]).await.expect("let it end");
     let (code, out, _) = told(in_time(follower).await);
-    assert_eq!((code, &*out), (0, "last\n101\n102\n103\n"), "it ends with its container");
+    assert_eq!((code, &*out), (0, "101\n102\n103\n"), "it ends with its container");
 
     let second = pod.running_again("c", 1).await.expect("runs again");
     pod.logged("c", |log| log.contains("last")).await.expect("it talks");
@@ -300,6 +304,77 @@ async fn a_command_has_a_terminal_that_follows_ours(host: &Host) {
                 }
             }
         }
+    }
+}
+
+async fn a_terminal_without_input_keeps_its_interrupt_key(host: &Host) {
+    use rustix::termios::{LocalModes, tcgetattr};
+    let node = host.node().await;
+    sleeper(&node, "look").await;
+    let pty = nix::pty::openpty(None, None).expect("a pty");
+    let end = || Stdio::from(pty.slave.try_clone().expect("dup"));
+    let child = command(&node, &["exec", "-t", "look-node", "sh", "-c", "echo on; exec sleep 100000"])
+        .stdin(end())
+        .stdout(Stdio::piped())
+        .stderr(end())
+        .spawn();
+    let mut child = child.expect("start");
+    let mut first = [0; 2];
+    child.stdout.as_mut().expect("piped").read_exact(&mut first).expect("it runs");
+    let modes = tcgetattr(&pty.slave).expect("the terminal's modes").local_modes;
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    assert!(modes.contains(LocalModes::ISIG | LocalModes::ICANON), "{modes:?}");
+}
+
+/// What Ctrl-C at a terminal does: the whole foreground process group gets the signal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_exec_ends_its_command() {
+    use std::os::unix::process::CommandExt as _;
+    let node = Host::direct().node().await;
+    sleeper(&node, "cut").await;
+    let mark = format!("6{}", std::process::id());
+    let mut child =
+        command(&node, &["exec", "cut-node", "sleep", &mark]).process_group(0).spawn().expect("start");
+    until_running(&mark, true).await;
+    let group = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a pid");
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).expect("interrupt");
+    child.wait().expect("wait");
+    until_running(&mark, false).await;
+}
+
+/// Waits until a `sleep` of so many seconds runs on the node, or does not any more.
+async fn until_running(seconds: &str, wanted: bool) {
+    let line = format!("sleep\0{seconds}\0");
+    let runs = || {
+        let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+        entries
+            .filter_map(|e| std::fs::read(e.path().join("cmdline")).ok())
+            .any(|found| found == line.as_bytes())
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while runs() != wanted {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the command {}",
+            if wanted { "never runs" } else { "runs on" }
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// As `podstead exec ... | head -n1`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_whose_output_nobody_reads_any_more_ends() {
+    use std::io::{BufRead as _, BufReader};
+    let node = Host::direct().node().await;
+    sleeper(&node, "head").await;
+    for flags in [&["exec", "head-node", "yes"][..], &["exec", "-t", "head-node", "yes"]] {
+        let mut child = command(&node, flags).stdout(Stdio::piped()).spawn().expect("start");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        assert_eq!(line.trim(), "y");
+        in_time(child).await;
     }
 }
 

@@ -126,3 +126,21 @@ fn every_command_has_help_with_an_example() {
         help.args(["images", "pull", "--help"]).env("PODSTEAD_CREDS", "me:hunter2").output().expect("run");
     assert!(!told(help).1.contains("hunter2"));
 }
+
+#[test]
+fn what_the_agent_saw_last_is_shown_with_a_word_why_it_is_old() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let agent = dir.path().join("agent");
+    std::fs::create_dir(&agent).expect("mkdir");
+    let published = r#"{"node": "n", "pods": [{"metadata": {"name": "web-n", "namespace": "default"}}],
+                        "error": "list sandboxes: connection refused"}"#;
+    std::fs::write(agent.join("pods.json"), published).expect("write");
+    let lock = std::fs::File::create(agent.join("lock")).expect("create");
+    lock.lock().expect("as a running agent holds it");
+    let state_dir = dir.path().display().to_string();
+    let (code, out, err) = podstead(&["pods", "--state-dir", &state_dir]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("web-n"), "{out}");
+    assert!(err.starts_with("podstead: the runtime cannot be read"), "{err}");
+    assert!(err.trim_end().ends_with("connection refused"), "{err}");
+}

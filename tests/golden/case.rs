@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use podstead::plan::backoff::BACKOFF;
 use podstead::plan::{
-    Action, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, RestartPolicy, Verb,
+    Action, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, Probed, Probes,
+    RestartPolicy, RestartRule, Role, Verb,
 };
 use podstead_runtime::{
     Container, ContainerState, PodIdentity, PodUid, Retry, Sandbox, SandboxState, Snapshot, Time, labels,
@@ -35,6 +36,15 @@ pub struct Case {
     /// `uid/container` and the number after its last log.
     #[serde(default)]
     floors: BTreeMap<String, u32>,
+    /// When pods were first seen.
+    #[serde(default)]
+    since: BTreeMap<String, i64>,
+    /// Instances whose postStart hook is over.
+    #[serde(default)]
+    hooked: Vec<String>,
+    /// What probes say of instances: `starting`, `started`, `ready`, `failed`.
+    #[serde(default)]
+    probed: BTreeMap<String, String>,
     #[serde(default)]
     known: KnownIn,
 }
@@ -68,9 +78,64 @@ struct PodIn {
     restart_policy: RestartPolicy,
     #[serde(default = "thirty")]
     grace: u64,
+    #[serde(default)]
+    deadline: Option<u64>,
+    #[serde(default)]
+    init: Vec<PlanIn>,
     /// Name and hash.
     #[serde(default = "one_container")]
     containers: BTreeMap<String, String>,
+    /// Instead of `containers`, with more to say.
+    #[serde(default)]
+    regular: Vec<PlanIn>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct PlanIn {
+    #[serde(default = "web")]
+    name: String,
+    #[serde(default = "h1")]
+    hash: String,
+    #[serde(default)]
+    sidecar: bool,
+    #[serde(default)]
+    restart_policy: Option<RestartPolicy>,
+    /// Exit codes that restart it whatever the policy.
+    #[serde(default)]
+    restart_on: Vec<i32>,
+    #[serde(default)]
+    post_start: bool,
+    /// `startup`, `liveness`, `readiness`.
+    #[serde(default)]
+    probes: Vec<String>,
+    /// Of its startup and liveness probes, seconds.
+    #[serde(default)]
+    probe_grace: Option<u64>,
+}
+
+impl PlanIn {
+    fn planned(&self, role: Role) -> ContainerPlan {
+        let has = |kind: &str| self.probes.iter().any(|p| p == kind);
+        let grace = self.probe_grace.map(Duration::from_secs);
+        let rule = RestartRule { within: true, codes: self.restart_on.clone() };
+        ContainerPlan {
+            name: self.name.clone(),
+            image: format!("{}:1", self.name),
+            hash: self.hash.clone(),
+            role: if self.sidecar { Role::Sidecar } else { role },
+            restart_policy: self.restart_policy,
+            restart_rules: if self.restart_on.is_empty() { Vec::new() } else { vec![rule] },
+            post_start: self.post_start,
+            probes: Probes {
+                startup: has("startup"),
+                liveness: has("liveness"),
+                readiness: has("readiness"),
+                startup_grace: grace,
+                liveness_grace: grace,
+            },
+        }
+    }
 }
 
 fn thirty() -> u64 {
@@ -124,6 +189,11 @@ struct ContainerIn {
     grace: u64,
     #[serde(default)]
     created: i64,
+    /// Its place among the init containers, of a sidecar.
+    #[serde(default)]
+    sidecar: Option<usize>,
+    #[serde(default)]
+    pre_stop: bool,
     /// `created`, `running`, `unknown`, or `exited <code> at <second>`.
     state: String,
 }
@@ -140,6 +210,8 @@ struct KnownIn {
     resolved: BTreeMap<String, String>,
     released: Vec<String>,
     stopped: Vec<String>,
+    pre_stopped: Vec<String>,
+    ending: BTreeMap<String, i64>,
     leaving: Vec<String>,
     failures: Vec<FailureIn>,
     runtime_problem: Option<String>,
@@ -183,6 +255,9 @@ impl Case {
             },
             leftovers: leftovers.collect(),
             attempt_floor: floors.collect(),
+            since: self.since.iter().map(|(uid, second)| (uid.as_str().into(), at(*second))).collect(),
+            hooked: self.hooked.iter().map(|id| id.as_str().into()).collect(),
+            probed: self.probed.iter().map(|(id, said)| (id.as_str().into(), probed(said))).collect(),
         }
     }
 
@@ -199,6 +274,8 @@ impl Case {
             resolved: resolved.collect(),
             released: known.released.iter().map(|id| id.as_str().into()).collect(),
             stopped: known.stopped.iter().map(|id| id.as_str().into()).collect(),
+            pre_stopped: known.pre_stopped.iter().map(|id| id.as_str().into()).collect(),
+            ending: known.ending.iter().map(|(uid, second)| (uid.as_str().into(), at(*second))).collect(),
             leaving: known.leaving.iter().map(|uid| uid.as_str().into()).collect(),
             failures: failures.collect(),
             runtime_problem: known.runtime_problem.clone(),
@@ -210,6 +287,16 @@ impl Case {
 /// Zero is "never" in the contract, so seconds begin a day later.
 fn at(seconds: i64) -> Time {
     Time::from_secs(86_400 + seconds)
+}
+
+fn probed(said: &str) -> Probed {
+    match said {
+        "starting" => Probed { started: false, alive: true, ready: false },
+        "started" => Probed { started: true, alive: true, ready: false },
+        "ready" => Probed { started: true, alive: true, ready: true },
+        "failed" => Probed { started: true, alive: false, ready: false },
+        other => panic!("{other:?} is not starting, started, ready or failed"),
+    }
 }
 
 fn identity(uid: &str, name: &str) -> PodIdentity {
@@ -225,13 +312,21 @@ impl PodIn {
             name: name.clone(),
             image: format!("{name}:1"),
             hash: hash.clone(),
+            ..ContainerPlan::default()
         };
+        let more = self.regular.iter().map(|c| c.planned(Role::Regular));
         Pod {
             identity: identity(&self.uid, &self.name),
             host_network: self.host_network,
             restart_policy: self.restart_policy,
             grace: Duration::from_secs(self.grace),
-            containers: self.containers.iter().map(container).collect(),
+            deadline: self.deadline.map(Duration::from_secs),
+            init: self.init.iter().map(|c| c.planned(Role::Init)).collect(),
+            containers: if self.regular.is_empty() {
+                self.containers.iter().map(container).collect()
+            } else {
+                more.collect()
+            },
         }
     }
 }
@@ -270,6 +365,17 @@ impl ContainerIn {
             },
             _ => panic!("{:?} is no state", self.state),
         };
+        let mut annotations = BTreeMap::from([
+            (labels::CONTAINER_HASH.to_owned(), self.hash.clone()),
+            (labels::TERMINATION_GRACE.to_owned(), self.grace.to_string()),
+            (BACKOFF.to_owned(), self.backoff.to_string()),
+        ]);
+        if self.pre_stop {
+            annotations.insert(labels::PRE_STOP.to_owned(), "{}".to_owned());
+        }
+        if let Some(index) = self.sidecar {
+            annotations.insert("podstead.dev/sidecar".to_owned(), index.to_string());
+        }
         Container {
             id: self.id.as_str().into(),
             sandbox: self.sandbox.as_str().into(),
@@ -283,11 +389,7 @@ impl ContainerIn {
                 (labels::POD_NAMESPACE.to_owned(), pod.namespace),
                 (labels::POD_UID.to_owned(), pod.uid.0),
             ]),
-            annotations: BTreeMap::from([
-                (labels::CONTAINER_HASH.to_owned(), self.hash.clone()),
-                (labels::TERMINATION_GRACE.to_owned(), self.grace.to_string()),
-                (BACKOFF.to_owned(), self.backoff.to_string()),
-            ]),
+            annotations,
             ..Container::default()
         }
     }
@@ -295,12 +397,14 @@ impl ContainerIn {
 
 impl FailureIn {
     fn known(&self) -> (FailureKey, Failure) {
-        const ALL: [Verb; 10] = [
+        const ALL: [Verb; 12] = [
             Verb::Prepare,
             Verb::EnsureImage,
             Verb::RunSandbox,
             Verb::Create,
             Verb::Start,
+            Verb::PostStart,
+            Verb::PreStop,
             Verb::Stop,
             Verb::Remove,
             Verb::StopSandbox,

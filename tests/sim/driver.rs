@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use podstead::plan::{self, Action, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Reading, Verb};
+use podstead::plan::{self, Action, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Probed, Reading, Verb};
 use podstead_fake::World;
 use podstead_runtime::{
-    ContainerSpec, Error, ImageSpec, NamespaceMode, PodIdentity, PodUid, Retry, SandboxSpec, Time, labels,
+    ContainerId, ContainerSpec, Error, ImageSpec, NamespaceMode, PodIdentity, PodUid, Retry, SandboxSpec,
+    Time, labels,
 };
 
 use crate::laws::{Broken, Laws, Who};
@@ -22,6 +23,12 @@ pub struct Host {
     pub dirs: BTreeMap<PodUid, PodIdentity>,
     /// Highest log number plus one.
     pub logs: BTreeMap<(PodUid, String), u32>,
+    /// When pods were first seen.
+    pub since: BTreeMap<PodUid, Time>,
+    /// Instances whose postStart hook is over.
+    pub hooked: BTreeSet<ContainerId>,
+    /// What probes say; the agent keeps it over its deaths.
+    pub probed: BTreeMap<ContainerId, Probed>,
 }
 
 /// A verb that was sent and has not answered.
@@ -111,6 +118,9 @@ impl Sim {
         let observed = Observed {
             leftovers: self.host.dirs.clone(),
             attempt_floor: self.host.logs.clone(),
+            since: self.host.since.clone(),
+            hooked: self.host.hooked.clone(),
+            probed: self.host.probed.clone(),
             ..Observed::default()
         };
         self.begun = Some((reading, observed));
@@ -133,7 +143,7 @@ impl Sim {
         self.known.forget(&self.desired, &observed);
         self.laws.looked(&self.desired, &observed);
         let plan = plan::plan(&self.desired, &observed, &self.known, self.world.now);
-        self.known.leaving.clone_from(&plan.leaving);
+        self.known.planned(&plan);
         for id in self.jobs.obsolete(&plan) {
             self.jobs.finish(id);
             self.flights.retain(|f| f.job != Some(id));
@@ -143,8 +153,8 @@ impl Sim {
             let others: Vec<_> =
                 self.flights.iter().filter(|f| f.job.is_some()).map(|f| f.action.clone()).collect();
             self.note(|| format!("begin {} {step}", step.action.uid()));
-            self.laws.begins(step, &others, &self.desired, &self.host, &self.world)?;
-            self.known.begun(&step.action);
+            self.laws.begins(step, &others, &self.desired, &self.host, &self.world, &observed)?;
+            self.known.begun(&step.action, &plan, self.world.now);
             let pod = self.desired.pods.get(step.action.uid()).cloned();
             self.flights.push(Flight { job: Some(id), action: step.action.clone(), pod });
         }
@@ -200,6 +210,7 @@ impl Sim {
             Action::PreparePod { uid } => {
                 let pod = pod.ok_or_else(gone)?;
                 self.host.dirs.insert(uid.clone(), pod.identity.clone());
+                self.host.since.entry(uid.clone()).or_insert(world.now);
             }
             Action::EnsureImage { image, .. } => return Ok(Some(world.add_image(image))),
             Action::RunSandbox { attempt, .. } => {
@@ -215,6 +226,9 @@ impl Sim {
                     annotations: annotations.clone(),
                     ..ContainerSpec::default()
                 };
+                if container.ends_with("-hook") {
+                    spec.annotations.insert(labels::PRE_STOP.to_owned(), "{}".to_owned());
+                }
                 spec.labels.insert(labels::POD_UID.to_owned(), uid.0.clone());
                 spec.labels.insert(labels::POD_NAME.to_owned(), pod.identity.name.clone());
                 spec.labels.insert(labels::POD_NAMESPACE.to_owned(), pod.identity.namespace.clone());
@@ -224,6 +238,11 @@ impl Sim {
                 *log = (*log).max(attempt + 1);
             }
             Action::StartContainer { id, .. } => world.start_container(OURS, id)?,
+            Action::PostStart { id, .. } => {
+                world.running(OURS, id, "carrying out a hook")?;
+                self.host.hooked.insert(id.clone());
+            }
+            Action::PreStop { .. } => {}
             Action::StopContainer { id, grace, .. } => world.stop_container(OURS, id, *grace)?,
             Action::RemoveContainer { id, .. } => world.remove_container(OURS, id)?,
             Action::StopSandbox { id, .. } => world.stop_sandbox(OURS, id)?,
@@ -231,6 +250,7 @@ impl Sim {
             Action::CleanPod { uid } => {
                 self.host.dirs.remove(uid);
                 self.host.logs.retain(|key, _| key.0 != *uid);
+                self.host.since.remove(uid);
                 self.laws.cleaned(uid);
             }
         }
@@ -240,6 +260,7 @@ impl Sim {
     /// SIGKILL and a fresh start: nothing is known, nothing is read. Verbs already sent may still arrive.
     pub fn restart_agent(&mut self) {
         self.note(|| "the agent dies and starts anew".to_owned());
+        self.readiness_stays();
         self.known = Known::default();
         self.jobs = Jobs::default();
         (self.begun, self.taken) = (None, None);
@@ -249,9 +270,26 @@ impl Sim {
             flight.job = None;
         }
         // The agent's own work dies with it; only what was sent to the runtime can still arrive.
-        self.flights.retain(|f| !matches!(f.action.verb(), Verb::Prepare | Verb::Clean | Verb::EnsureImage));
+        let own = |verb| {
+            use Verb::{Clean, EnsureImage, PostStart, PreStop, Prepare};
+            matches!(verb, Prepare | Clean | EnsureImage | PostStart | PreStop)
+        };
+        self.flights.retain(|f| !own(f.action.verb()));
         self.desired = Desired::default();
         self.laws.agent_died();
+    }
+
+    /// What people are told of readiness does not hang on the agent's own memory.
+    fn readiness_stays(&self) {
+        let observed = Observed {
+            snapshot: self.world.snapshot(OURS),
+            probed: self.host.probed.clone(),
+            ..Observed::default()
+        };
+        for pod in self.manifests.values() {
+            let ready = |known| plan::status::pod_status(pod, &observed, known, self.world.now).ready;
+            assert_eq!(ready(&self.known), ready(&Known::default()), "{}", pod.identity.uid);
+        }
     }
 
     /// Some or all manifests are read.

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use podstead::plan::{Action, Desired, FailureKey, Observed, Pod, Reason, RestartPolicy, Step, Verb};
+use podstead::plan::{Action, Desired, FailureKey, Observed, Reason, Step, Verb};
 use podstead_fake::{End, Event, World};
 use podstead_runtime::{
     Container, ContainerId, ContainerState, PodUid, Retry, SandboxId, SandboxState, Time, labels,
 };
 
 use crate::driver::{Host, OURS};
+use crate::order::{Order, PROBE_GRACE, SIDECAR};
 
 /// A broken law, in words.
 pub type Broken = String;
@@ -28,6 +29,7 @@ pub struct Laws {
     leaving: BTreeSet<PodUid>,
     failed: BTreeMap<FailureKey, (Time, Duration)>,
     sandbox_made: BTreeMap<PodUid, Time>,
+    pub order: Order,
     pub seen: Counts,
 }
 
@@ -72,8 +74,10 @@ impl Laws {
         desired: &Desired,
         host: &Host,
         world: &World,
+        seen: &Observed,
     ) -> Result<(), Broken> {
         let now = world.now;
+        self.order.begins(step, desired, seen, now)?;
         let (action, uid) = (&step.action, step.action.uid());
         if let Some(other) = others.iter().find(|other| clash(action, other)) {
             return Err(format!("two jobs at once: {action} and {other}"));
@@ -120,11 +124,13 @@ impl Laws {
             _ => 1,
         };
         self.failed.insert(action.failure_key(), (now, Duration::from_secs(least)));
+        self.order.carried_out(action);
     }
 
     pub fn succeeded(&mut self, action: &Action) {
         self.failed.remove(&action.failure_key());
         self.made.extend(making(action));
+        self.order.carried_out(action);
     }
 
     /// A pod that is neither wanted nor there may be tried at once when it is wanted again.
@@ -145,6 +151,7 @@ impl Laws {
 
     pub fn agent_died(&mut self) {
         self.leaving.clear();
+        self.order.agent_died();
         self.made.clear();
         self.failed.clear();
     }
@@ -158,6 +165,7 @@ impl Laws {
         who: Who,
     ) -> Result<(), Broken> {
         let snapshot = world.snapshot(OURS);
+        self.order.saw(&snapshot, desired, host);
         for event in std::mem::take(&mut world.events) {
             self.event(&event, &snapshot.containers, desired, world.now, who)?;
         }
@@ -323,6 +331,10 @@ fn grace_kept(container: &Container, grace: Duration, desired: &Desired) -> Resu
     let annotated = container.annotations.get(labels::TERMINATION_GRACE).and_then(|s| s.parse().ok());
     let wanted = desired.pods.get(&container.pod_uid()).map(|pod| pod.grace);
     let least = Duration::from_secs(2);
+    // A sidecar has what the others left of the grace, and a probe may have one of its own.
+    if container.annotations.contains_key(SIDECAR) || grace == PROBE_GRACE {
+        return Ok(());
+    }
     let allowed = [annotated.map(Duration::from_secs), wanted];
     if allowed.into_iter().flatten().any(|g| g.max(least) == grace) {
         return Ok(());
@@ -366,60 +378,4 @@ fn clash(a: &Action, b: &Action) -> bool {
             (Scope::Container(a), Scope::Container(b)) => a == b,
             _ => true,
         }
-}
-
-/// Whether the pod is as its manifest wants it, in a world where nothing happens any more.
-pub fn satisfied(world: &World, host: &Host, pod: &Pod) -> Result<(), Broken> {
-    let snapshot = world.snapshot(OURS);
-    let uid = &pod.identity.uid;
-    let sandboxes: Vec<_> = snapshot.sandboxes.iter().filter(|s| s.pod.uid == *uid).collect();
-    let ready: Vec<_> = sandboxes.iter().filter(|s| s.state == SandboxState::Ready).collect();
-    let containers: Vec<_> = snapshot.containers.iter().filter(|c| c.pod_uid() == *uid).collect();
-    let mut active = false;
-    for wanted in &pod.containers {
-        let mut instances: Vec<_> = containers.iter().filter(|c| c.name == wanted.name).collect();
-        instances.sort_by_key(|c| std::cmp::Reverse(c.attempt));
-        let over =
-            |state: &ContainerState| matches!(state, ContainerState::Exited { .. } | ContainerState::Unknown);
-        let dead = instances.iter().filter(|c| over(&c.state)).count();
-        if dead > 1 {
-            return Err(format!("{uid}: {dead} dead instances of {} are kept", wanted.name));
-        }
-        let hash_fits =
-            |c: &Container| c.annotations.get(labels::CONTAINER_HASH).is_some_and(|h| *h == wanted.hash);
-        let state = instances.first().map(|c| (&c.state, hash_fits(c), &c.sandbox));
-        match (state, pod.restart_policy) {
-            (Some((ContainerState::Running { .. }, true, sandbox)), _) => {
-                active = true;
-                if ready.first().map(|s| &s.id) != Some(sandbox) {
-                    return Err(format!("{uid}: {} runs outside the pod's sandbox", wanted.name));
-                }
-            }
-            (Some((ContainerState::Exited { code: 0, .. }, true, _)), RestartPolicy::OnFailure)
-            | (Some((ContainerState::Exited { .. } | ContainerState::Unknown, ..)), RestartPolicy::Never) => {
-            }
-            // Once a pod that is never restarted lost its sandbox, what was not started is not started.
-            (_, RestartPolicy::Never) if !containers.is_empty() && ready.is_empty() => {}
-            (state, policy) => return Err(format!("{uid}: {} is {state:?} under {policy:?}", wanted.name)),
-        }
-    }
-    if containers.iter().any(|c| !pod.containers.iter().any(|w| w.name == c.name)) {
-        return Err(format!("{uid}: a container that the pod does not have is kept"));
-    }
-    if ready.len() != usize::from(active) {
-        return Err(format!("{uid}: {} sandboxes are ready, active: {active}", ready.len()));
-    }
-    let newest = sandboxes.iter().map(|s| s.attempt).max();
-    for old in sandboxes.iter().filter(|s| Some(s.attempt) != newest) {
-        if !containers.iter().any(|c| c.sandbox == old.id) {
-            return Err(format!("{uid}: old sandbox {} is kept", old.id));
-        }
-    }
-    if active && ready.iter().any(|s| s.host_network != pod.host_network) {
-        return Err(format!("{uid}: wrong network"));
-    }
-    if active && !host.dirs.contains_key(uid) {
-        return Err(format!("{uid}: runs without its directory"));
-    }
-    Ok(())
 }

@@ -4,7 +4,9 @@
 
 mod driver;
 mod laws;
+mod order;
 mod rng;
+mod satisfied;
 mod storm;
 
 #[cfg(feature = "mutants")]

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use podstead::plan::{ContainerPlan, Desired, Pod, RestartPolicy};
+use podstead::plan::{ContainerPlan, Desired, Pod, Probed, Probes, RestartPolicy, RestartRule, Role};
 use podstead_runtime::{ContainerState, PodIdentity, PodUid, SandboxState};
 
 use crate::driver::{OURS, Sim, Weather};
-use crate::laws::{Broken, Counts, Who, satisfied};
+use crate::laws::{Broken, Counts, Who};
+use crate::order::PROBE_GRACE;
+use crate::satisfied::satisfied;
 
 const ROUNDS: u32 = 400;
 
@@ -57,7 +59,8 @@ fn round(sim: &mut Sim) -> Result<(), Broken> {
             let index = sim.rng.index(sim.in_flight());
             sim.land(index, weather)?;
         }
-        84..88 => happen_outside(sim)?,
+        84..87 => happen_outside(sim)?,
+        87 => probe(sim),
         88..91 => manifests(sim),
         91 if sim.rng.chance(50) => sim.restart_agent(),
         92 => {
@@ -126,6 +129,48 @@ fn happen_outside(sim: &mut Sim) -> Result<(), Broken> {
     sim.laws.check(&mut sim.world, &sim.host, &sim.desired, Who::Outside)
 }
 
+/// A probe says something new of something that runs.
+fn probe(sim: &mut Sim) {
+    let runs: Vec<_> = sim.world.snapshot(OURS).containers.into_iter().filter(|c| c.is_running()).collect();
+    let Some(container) = sim.rng.pick(&runs) else { return };
+    let before = sim.host.probed.get(&container.id).copied();
+    if !has_probes(sim, &container) || before.is_some_and(|p| !p.alive) {
+        return;
+    }
+    let started = before.is_some_and(|p| p.started) || sim.rng.chance(70);
+    let said = Probed { started, alive: sim.rng.chance(85), ready: started && sim.rng.chance(70) };
+    sim.note(|| format!("probes of {} {}: {said:?}", container.name, container.id));
+    sim.host.probed.insert(container.id, said);
+}
+
+fn has_probes(sim: &Sim, container: &podstead_runtime::Container) -> bool {
+    let pod = sim.manifests.get(&container.pod_uid());
+    let plan = pod.and_then(|pod| pod.all().find(|c| c.name == container.name));
+    plan.is_some_and(|c| c.probes.startup || c.probes.liveness || c.probes.readiness)
+}
+
+/// What containers do by themselves when nothing is wrong: init containers end well, probes pass.
+fn containers_do_their_part(sim: &mut Sim) -> bool {
+    let mut any = false;
+    for container in sim.world.snapshot(OURS).containers.iter().filter(|c| c.is_running()) {
+        let pod = sim.manifests.get(&container.pod_uid());
+        let plan = pod.and_then(|pod| pod.all().find(|c| c.name == container.name));
+        if plan.is_some_and(|c| c.role == Role::Init) {
+            sim.note(|| format!("{} is done", container.name));
+            sim.world.exit(&container.id, 0);
+            any = true;
+        } else if has_probes(sim, container) {
+            let pass = Probed { started: true, alive: true, ready: true };
+            let said = sim.host.probed.get(&container.id).copied();
+            if said.is_none_or(|said| said.alive && said != pass) {
+                sim.host.probed.insert(container.id.clone(), pass);
+                any = true;
+            }
+        }
+    }
+    any
+}
+
 /// Manifests appear, change, go, and come back.
 fn manifests(sim: &mut Sim) {
     let name = sim.rng.below(3);
@@ -159,12 +204,7 @@ fn add(sim: &mut Sim, name: u64) {
     let fixed = version == 0;
     let edition = if fixed { rng.below(3) } else { 0 };
     let count = if fixed { 1 + rng.below(2) } else { 1 + version % 3 };
-    let container = |n: u64| ContainerPlan {
-        name: format!("c{n}"),
-        image: "img".to_owned(),
-        hash: format!("h{edition}"),
-    };
-    let pod = Pod {
+    let mut pod = Pod {
         identity: PodIdentity {
             name: format!("p{name}-node"),
             namespace: "default".into(),
@@ -177,10 +217,55 @@ fn add(sim: &mut Sim, name: u64) {
             _ => RestartPolicy::Never,
         },
         grace: Duration::from_secs([0, 1, 5, 30][usize::try_from(version).unwrap_or(0)]),
-        containers: (0..count).map(container).collect(),
+        containers: (0..count).map(|n| container(&format!("c{n}"), edition)).collect(),
+        ..Pod::default()
     };
+    more(&mut pod, name, version, edition);
     sim.note(|| format!("manifest {uid} edition {edition} with {count} containers"));
     sim.manifests.insert(uid, pod);
+}
+
+fn container(name: &str, edition: u64) -> ContainerPlan {
+    ContainerPlan {
+        name: name.to_owned(),
+        image: "img".to_owned(),
+        hash: format!("h{edition}"),
+        ..ContainerPlan::default()
+    }
+}
+
+/// Init containers, sidecars, hooks, probes, policies of containers, deadlines. A name that ends with `-hook` has a
+/// preStop hook.
+fn more(pod: &mut Pod, name: u64, version: u64, edition: u64) {
+    let init = |name: &str| ContainerPlan { role: Role::Init, ..container(name, edition) };
+    let sidecar = |name: &str| ContainerPlan { role: Role::Sidecar, ..container(name, edition) };
+    let probes = Probes {
+        startup: true,
+        liveness: true,
+        readiness: true,
+        startup_grace: None,
+        liveness_grace: (name == 1).then_some(PROBE_GRACE),
+    };
+    match version {
+        1 => {
+            pod.init = vec![init("i0"), sidecar("s0-hook")];
+            pod.containers[0].post_start = true;
+        }
+        2 => {
+            let waits = ContainerPlan { probes, post_start: true, ..sidecar("s1") };
+            pod.init = vec![init("i0"), waits, init("i1"), sidecar("s2-hook")];
+            pod.containers[0].probes = probes;
+            pod.containers.push(container("c9-hook", edition));
+        }
+        3 => {
+            pod.deadline = (name == 2).then_some(Duration::from_secs(900));
+            pod.containers[0].restart_policy = (name == 1).then_some(RestartPolicy::Never);
+            pod.containers[0].restart_rules = vec![RestartRule { within: true, codes: vec![1] }];
+            pod.containers[0].probes = Probes { startup: false, ..probes };
+        }
+        _ if edition == 2 => pod.init = vec![sidecar("s0-hook")],
+        _ => {}
+    }
 }
 
 /// No more faults: goes on until there is nothing to do and nothing to wait for.
@@ -195,6 +280,10 @@ fn calm(sim: &mut Sim) -> Result<(), Broken> {
         sim.begin_reading();
         sim.take_reading();
         let plan = sim.decide()?.ok_or("no reading")?;
+        if sim.in_flight() == 0 && containers_do_their_part(sim) {
+            sim.laws.check(&mut sim.world, &sim.host, &sim.desired, Who::Outside)?;
+            continue;
+        }
         if plan.is_quiet() {
             return Ok(());
         }

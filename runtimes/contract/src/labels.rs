@@ -26,6 +26,8 @@ pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessage
 pub const CONTAINER_PORTS: &str = "io.kubernetes.container.ports";
 /// Annotation of containers: the pod's grace in seconds, for stops when the manifest is gone.
 pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+/// Annotation of containers: the preStop hook, as JSON.
+pub const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
 
 /// Annotation of pods: the uid computed from the manifest.
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";

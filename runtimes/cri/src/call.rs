@@ -11,11 +11,14 @@ use tonic::{Code, Request, Response, Status};
 /// What containerd answers, with code Unknown, until its plugin has started.
 const NOT_YET: &str = "server is not initialized yet";
 
+/// What a deadline can be at most: a grace may be any number, and a gRPC deadline has eight digits.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// A request that tells the server its deadline, so that the server gives up as well.
 pub(crate) fn request<T>(message: T, limit: Option<Duration>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(limit) = limit {
-        request.set_timeout(limit);
+        request.set_timeout(limit.min(LONGEST));
     }
     request
 }
@@ -115,6 +118,14 @@ mod tests {
     fn a_server_that_still_starts_is_away_not_broken() {
         let status = Status::new(Code::Unknown, "server is not initialized yet");
         assert_eq!(error("x".into(), &status, None).retry(), Retry::Soon);
+    }
+
+    #[tokio::test]
+    async fn an_absurd_grace_is_no_panic() {
+        let limit = Some(Duration::from_secs(u64::MAX));
+        request((), limit);
+        let answer = within(|| "stop".into(), limit, async { Ok(Response::new(7)) }).await;
+        assert_eq!(answer, Ok(7));
     }
 
     #[tokio::test(start_paused = true)]

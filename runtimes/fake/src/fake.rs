@@ -153,6 +153,7 @@ impl Fake {
                 tokio::time::sleep(delay).await;
                 Ok(None)
             }
+            Some(Fault::Panic) => panic!("{verb:?} {object} panics as it was told"),
             None => Ok(None),
         }
     }

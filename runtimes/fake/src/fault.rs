@@ -32,4 +32,6 @@ pub enum Fault {
     After(Error),
     /// It takes this long, then goes on.
     Slow(Duration),
+    /// It panics.
+    Panic,
 }

@@ -35,13 +35,7 @@ impl Rig {
         let plugins: Vec<Value> = names.iter().map(|name| json!({"type": name})).collect();
         let list = json!({"cniVersion": version, "name": "scripts", "plugins": plugins});
         fs::write(dir.join("net.d/10.conflist"), list.to_string()).unwrap();
-        let settings = Settings {
-            conf_dir: dir.join("net.d"),
-            bin_dirs: vec![dir.join("none"), dir.join("bin")],
-            record_dir: dir.join("records"),
-            deadline,
-        };
-        let rig = Self { network: Network::new(settings), temp };
+        let rig = Self { network: Network::new(settings(dir, deadline)), temp };
         names.iter().zip(scripts).for_each(|(name, script)| rig.install(name, script));
         rig
     }
@@ -74,6 +68,15 @@ impl Rig {
         let retryable = error.retryable();
         let Error::Plugin(error) = error else { panic!("{error:?}") };
         (error.fault, retryable)
+    }
+}
+
+fn settings(dir: &Path, deadline: Duration) -> Settings {
+    Settings {
+        conf_dir: dir.join("net.d"),
+        bin_dirs: vec![dir.join("none"), dir.join("bin")],
+        record_dir: dir.join("records"),
+        deadline,
     }
 }
 
@@ -212,6 +215,60 @@ async fn an_attachment_nobody_waits_for_is_killed_and_can_be_undone() {
     rig.network.del("s1").await.unwrap();
     assert_eq!(rig.calls(), ["a ADD", "b ADD", "b DEL", "a DEL"]);
     assert!(rig.network.attached().await.unwrap().is_empty());
+}
+
+/// Set for [`the_process_that_is_killed`]: the directory of the rig.
+const DIRECTORY: &str = "PODSTEAD_NETWORK_TEST_DIRECTORY";
+
+#[tokio::test]
+async fn plugins_of_a_killed_process_are_ended_before_the_sandbox_is_detached() {
+    let slow = "[ $CNI_COMMAND = DEL ] && { rm -f address; exit 0; }
+        setsid sh -c 'echo $$ >daemon; exec sleep 1000' &
+        (sleep 2; echo 10.0.0.9 >address) & echo $! >child; wait $!; cat address";
+    let rig = Rig::new(&[slow]);
+    let mut first = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_process_that_is_killed", "--ignored", "--test-threads=1"])
+        .env(DIRECTORY, rig.temp.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let written = |name| fs::read_to_string(rig.path(name)).unwrap_or_default().ends_with('\n');
+    until("the plugin works", || written("child") && written("daemon")).await;
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let [child, daemon] = ["child", "daemon"].map(|name| fs::read_to_string(rig.path(name)).unwrap());
+    assert!(is_running(&child), "a killed process takes no plugin with it");
+    let attached = rig.network.attached().await.unwrap();
+    rig.network.del("s1").await.unwrap();
+    let (runs_on, spared) = (is_running(&child), is_running(&daemon));
+    std::process::Command::new("kill").arg(daemon.trim()).status().unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!rig.path("address").exists(), "an address is held that nobody knows of");
+    assert_eq!((runs_on, spared, attached), (false, true, vec!["s1".to_owned()]));
+    assert_eq!(rig.calls(), ["a ADD", "a DEL"]);
+}
+
+#[tokio::test]
+#[ignore = "a part of another test, run by it as a process of its own"]
+async fn the_process_that_is_killed() {
+    let Some(dir) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
+    let _ = Network::new(settings(&dir, Duration::from_secs(20))).add(&pod()).await;
+}
+
+#[tokio::test]
+async fn operations_on_one_sandbox_take_turns() {
+    let slow = format!("echo begins >>calls; sleep 0.5; echo ends >>calls; {RESULT}");
+    let rig = Rig::new(&[&slow]);
+    let other = Network::new(settings(rig.temp.path(), Duration::from_secs(20)));
+    let add = rig.add();
+    let del = async {
+        until("the plugin works", || rig.calls().len() == 2).await;
+        other.del("s1").await
+    };
+    let (added, deleted) = tokio::join!(add, del);
+    added.unwrap();
+    deleted.unwrap();
+    assert_eq!(rig.calls(), ["a ADD", "begins", "ends", "a DEL", "begins", "ends"]);
 }
 
 #[tokio::test]

@@ -10,8 +10,10 @@ use direct_world::pods::{
     until, words,
 };
 use direct_world::world;
-use podstead_runtime::suite::{PATIENCE, Pod, see, until as until_state, until_exited, until_file};
-use podstead_runtime::{ContainerState, ExecSpec, ExecStreams, Runtime as _, TerminalSize};
+use podstead_runtime::suite::{
+    PATIENCE, Pod, sandbox_spec, see, until as until_state, until_exited, until_file,
+};
+use podstead_runtime::{ContainerState, ExecSpec, ExecStreams, NamespaceMode, Runtime as _, TerminalSize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A zombie of a failed start sits in the container's pid namespace, where the kernel waits for it at the end.
@@ -189,6 +191,66 @@ async fn a_command_nobody_waits_for_is_killed() {
         let begun = until(|| !running(&mark).is_empty());
         tokio::select! { ended = exec => panic!("it has no end: {ended:?}"), () = begun => {} }
         until(|| running(&mark).is_empty()).await;
+    }
+    pod.end(&w).await;
+}
+
+/// Else the kernel would choose the process that has to end the command, and not the command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_command_keeps_its_own_oom_score_and_session() {
+    let w = world().await;
+    let pod = Pod::run(&w).await;
+    let mut spec = spec(&w, &pod, "echo ready; sleep 1000");
+    spec.resources.oom_score_adj = 900;
+    let id = start(&w, &pod, &spec).await;
+    let mark = format!("8{}", std::process::id());
+    let spec = ExecSpec { command: words(&["sleep", &mark]), tty: false };
+    let mut exec = std::pin::pin!(w.ours.exec(&id, &spec, ExecStreams::default()));
+    let begun = until(|| !running(&format!("sleep {mark}")).is_empty());
+    tokio::select! { ended = &mut exec => panic!("it has no end: {ended:?}"), () = begun => {
+        let command = running(&format!("sleep {mark}"))[0];
+        let joiner = status(command, "PPid").expect("its parent");
+        let score = |pid: &str| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("read");
+        assert_eq!(score(&command.to_string()).trim(), "900");
+        until(|| score(&joiner) == score("self")).await;
+        let sid = |pid: i32| nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).expect("a session");
+        let pid: i32 = joiner.parse().expect("a number");
+        assert_eq!(sid(pid).as_raw(), pid);
+    } }
+    pod.end(&w).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_tell_of_real_time_signals_too() {
+    let w = world().await;
+    let mut pod = sandbox_spec(&w);
+    // The first process of a pid namespace gets no signal that it does not handle.
+    pod.security.namespaces.pid = NamespaceMode::Node;
+    let id = w.ours.run_sandbox(&pod).await.expect("run_sandbox");
+    let pod = Pod { spec: pod, id };
+    let mut spec = spec(&w, &pod, "echo ready; kill -40 $$");
+    spec.security.namespaces.pid = NamespaceMode::Node;
+    let (ended, _) = run(&w, &pod, &spec).await;
+    assert_eq!(code(&ended), 168);
+    spec.attempt = 1;
+    spec.command[2] = "echo ready; sleep 1000".into();
+    let id = pod.start_spec(&w, &spec).await;
+    let killed = w.ours.exec_sync(&id, &words(&["sh", "-c", "kill -34 $$"]), PATIENCE).await.expect("exec");
+    assert_eq!(killed.code, 162);
+    pod.end(&w).await;
+}
+
+/// The two that the C library keeps for itself as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_signal_can_be_the_one_that_asks_to_stop() {
+    let w = world().await;
+    let pod = Pod::run(&w).await;
+    let mut spec = spec(&w, &pod, "echo ready; sleep 1000");
+    for (attempt, signal) in [(0, "32"), (1, "33"), (2, "64")] {
+        (spec.stop_signal, spec.attempt) = (signal.into(), attempt);
+        let id = pod.start_spec(&w, &spec).await;
+        w.ours.stop_container(&id, Duration::from_millis(200)).await.expect("stop");
+        assert_eq!(code(&until_exited(&w, &id).await), 137, "{signal}");
     }
     pod.end(&w).await;
 }

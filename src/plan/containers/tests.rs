@@ -21,13 +21,15 @@ fn identity() -> PodIdentity {
 }
 
 fn desired(restart_policy: RestartPolicy) -> Desired {
-    let container = ContainerPlan { name: "c".into(), image: "i".into(), hash: "h".into() };
+    let container =
+        ContainerPlan { name: "c".into(), image: "i".into(), hash: "h".into(), ..ContainerPlan::default() };
     let pod = Pod {
         identity: identity(),
         host_network: true,
         restart_policy,
         grace: Duration::from_secs(5),
         containers: vec![container],
+        ..Pod::default()
     };
     Desired { pods: [(uid(), pod)].into(), complete: true }
 }

@@ -85,7 +85,7 @@ pub(crate) fn unpack<R: Read>(
         let limited =
             Limited { inner: Decoder::new(input).map_err(broken)?, left: limits.unpacked(compressed) };
         let mut tar = TarStream::new(Hashing::new(limited));
-        Unpacker::new(what, diff, limits.layer_entries)?.run(&mut tar)?;
+        Unpacker::new(what, diff, limits)?.run(&mut tar)?;
         // What follows the end of the archive belongs to the digests too.
         let mut rest = tar.into_inner();
         io::copy(&mut rest, &mut io::sink()).map_err(broken)?;

@@ -16,6 +16,8 @@ pub struct Limits {
     pub layer_bytes: u64,
     /// Files, directories, links and whiteouts in one layer. Bounds inodes.
     pub layer_entries: u64,
+    /// Bytes that the paths of one layer's directories take in memory while it is unpacked. Bounds memory.
+    pub layer_paths: u64,
     /// Layers of one pull or import that are fetched at the same time.
     pub parallel: usize,
 }
@@ -29,6 +31,7 @@ impl Default for Limits {
             layer_floor: 1 << 30,
             layer_bytes: 64 << 30,
             layer_entries: 2_000_000,
+            layer_paths: 64 << 20,
             parallel: 3,
         }
     }

@@ -8,8 +8,9 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
-/// PAX headers and GNU long names larger than this are refused. Linux limits one xattr to 64 KiB.
-const MAX_EXTENSION: u64 = 1 << 20;
+/// An entry with more bytes of PAX headers and GNU long names than this, all together, is refused. Linux limits one
+/// xattr to 64 KiB, and most file systems all of a file's to about as much.
+const MAX_EXTENSIONS: u64 = 1 << 20;
 const BLOCK: usize = 512;
 
 /// One entry, with its extensions applied.
@@ -63,17 +64,21 @@ impl<R: Read> TarStream<R> {
 
     /// The next entry, `None` at the end of the archive. What was not read of the entry before is skipped.
     pub(crate) fn next_entry(&mut self) -> io::Result<Option<Entry>> {
-        let mut extensions = Extensions::default();
+        let (mut extensions, mut budget) = (Extensions::default(), MAX_EXTENSIONS);
         loop {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
             let size = header.entry_size()?;
             match header.entry_type() {
-                EntryType::XHeader => extensions.pax(&self.extension(size)?)?,
-                EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(size)?)),
-                EntryType::GNULongLink => extensions.link = Some(until_nul(self.extension(size)?)),
+                EntryType::XHeader => extensions.pax(&self.extension(size, &mut budget)?)?,
+                EntryType::GNULongName => {
+                    extensions.path = Some(until_nul(self.extension(size, &mut budget)?));
+                }
+                EntryType::GNULongLink => {
+                    extensions.link = Some(until_nul(self.extension(size, &mut budget)?));
+                }
                 // Comments of the archive as a whole (git writes one).
-                EntryType::XGlobalHeader => drop(self.extension(size)?),
+                EntryType::XGlobalHeader => drop(self.extension(size, &mut budget)?),
                 EntryType::GNUSparse => return Err(bad("sparse entries are not supported")),
                 kind => return self.entry(&header, kind, extensions).map(Some),
             }
@@ -146,10 +151,10 @@ impl<R: Read> TarStream<R> {
         Ok(Some(header))
     }
 
-    fn extension(&mut self, size: u64) -> io::Result<Vec<u8>> {
-        if size > MAX_EXTENSION {
-            return Err(bad(format!("an extended header of {size} bytes is too large")));
-        }
+    fn extension(&mut self, size: u64, budget: &mut u64) -> io::Result<Vec<u8>> {
+        *budget = budget.checked_sub(size.saturating_add(BLOCK as u64)).ok_or_else(|| {
+            bad(format!("the extended headers of an entry are too large: more than {MAX_EXTENSIONS} bytes"))
+        })?;
         (self.left, self.padding) = (size, size.next_multiple_of(BLOCK as u64) - size);
         let mut data = Vec::new();
         self.read_to_end(&mut data)?;
@@ -266,6 +271,43 @@ mod tests {
         let stream = io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(b'x'));
         let error = TarStream::new(stream).next_entry().unwrap_err();
         assert!(error.to_string().contains("too large"), "{error}");
+    }
+
+    /// Each of them is small; what they say adds up, in memory.
+    #[test]
+    fn extensions_without_end_are_refused() {
+        let record = |n: usize| format!("{:07} SCHILY.xattr.user.{n:07}={}\n", 500, "x".repeat(465));
+        assert_eq!(record(1).len(), 500);
+        for (kind, count, good) in [
+            (EntryType::XHeader, 1000, true),
+            (EntryType::XHeader, 1100, false),
+            (EntryType::XGlobalHeader, 1100, false),
+        ] {
+            let mut bytes = Vec::new();
+            for n in 0..count {
+                let mut header = Header::new_ustar();
+                header.set_entry_type(kind);
+                header.set_size(500);
+                header.set_cksum();
+                bytes.extend_from_slice(header.as_bytes());
+                bytes.extend_from_slice(record(n).as_bytes());
+                bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+            }
+            let mut last = Header::new_ustar();
+            last.set_path("a").unwrap();
+            last.set_size(0);
+            last.set_mode(0o644);
+            last.set_uid(0);
+            last.set_gid(0);
+            last.set_mtime(0);
+            last.set_cksum();
+            bytes.extend_from_slice(last.as_bytes());
+            let entry = TarStream::new(&bytes[..]).next_entry();
+            match entry {
+                Ok(entry) => assert!(good && entry.unwrap().xattrs.len() == count, "{count}"),
+                Err(error) => assert!(!good && error.to_string().contains("too large"), "{error}"),
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Applies the entries of one layer to an empty directory, in the form overlayfs wants a lower layer to have.
 //! Touches only what is below that directory.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -11,6 +12,7 @@ use tar::EntryType;
 
 use super::error::{Error, Result};
 use super::inroot::{self, Root, components, lstat, make_dir, open_subdir};
+use super::limits::Limits;
 use super::tarstream::{Entry, TarStream};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -26,15 +28,16 @@ pub(crate) struct Unpacker<'a> {
     place: &'a Path,
     /// The directory the last entry was put in; most entries follow a sibling.
     last_parent: Option<(Vec<u8>, OwnedFd)>,
-    /// Times of directories, set at the end because every new entry changes them.
-    times: Vec<(Vec<u8>, (i64, u32))>,
+    /// Times of directories, set at the end because every new entry changes them; and bytes that more of them may take.
+    times: HashMap<Vec<u8>, (i64, u32)>,
+    times_left: u64,
     entries_left: u64,
     buffer: Vec<u8>,
 }
 
 impl<'a> Unpacker<'a> {
     /// `place` is an existing, empty directory that nobody else writes to.
-    pub(crate) fn new(what: &'a str, place: &'a Path, max_entries: u64) -> Result<Self> {
+    pub(crate) fn new(what: &'a str, place: &'a Path, limits: &Limits) -> Result<Self> {
         let root = Root::open(place).map_err(|e| Error::io("opening", place, e))?;
         rustix::fs::fchmod(root.fd(), Mode::from_raw_mode(0o755))
             .map_err(|e| Error::io("setting the mode of", place, e))?;
@@ -44,8 +47,9 @@ impl<'a> Unpacker<'a> {
             what,
             place,
             last_parent: None,
-            times: Vec::new(),
-            entries_left: max_entries,
+            times: HashMap::new(),
+            times_left: limits.layer_paths,
+            entries_left: limits.layer_entries,
             buffer,
         })
     }
@@ -225,7 +229,13 @@ impl<'a> Unpacker<'a> {
         rustix::fs::fchown(dir, uid, gid)?;
         rustix::fs::fchmod(dir, Mode::from_raw_mode(entry.mode))?;
         set_xattrs(entry, dir)?;
-        self.times.push((path.join(&b'/'), entry.mtime));
+        let path = path.join(&b'/');
+        let bytes = (path.len() + size_of::<(Vec<u8>, (i64, u32))>()) as u64;
+        if self.times.insert(path, entry.mtime).is_none() {
+            let reason = "the paths of its directories are more bytes than the configured limit";
+            let left = self.times_left.checked_sub(bytes);
+            self.times_left = left.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, reason))?;
+        }
         Ok(())
     }
 
@@ -272,6 +282,9 @@ impl<'a> Unpacker<'a> {
     /// A failure to apply an entry: the archive's fault when the name or the order of entries makes it impossible.
     fn refusal(&self, entry: &Entry, error: &io::Error) -> Error {
         let path = entry.path.escape_ascii();
+        if error.raw_os_error().is_none() && error.kind() == io::ErrorKind::InvalidData {
+            return Error::corrupt(self.what, error.to_string());
+        }
         let code = error.raw_os_error();
         if code.map(Errno::from_raw_os_error).is_some_and(|e| IMPOSSIBLE.contains(&e)) {
             return Error::corrupt(self.what, format!("entry \"{path}\" cannot be applied: {error}"));

@@ -452,6 +452,18 @@ fn a_bomb_is_refused() {
     assert_eq!(try_bytes(&many, &Digest::of(&many), &limits).1.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
+/// Their times are remembered to the end of the layer; one that comes again is remembered once.
+#[test]
+fn paths_of_directories_are_bounded() {
+    let limits = Limits { layer_paths: 10 * 64, ..Limits::default() };
+    let again = (0..40).fold(Layer::default(), |layer, i| layer.dir(&(i % 4).to_string())).bytes();
+    try_bytes(&again, &Digest::of(&again), &limits).1.unwrap();
+    let many = (0..40).fold(Layer::default(), |layer, i| layer.dir(&i.to_string())).bytes();
+    let error = try_bytes(&many, &Digest::of(&many), &limits).1.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("configured limit"), "{error}");
+}
+
 #[test]
 fn a_cancelled_layer_stops() {
     let bytes = Layer::default().file("x", b"1").bytes();

@@ -25,6 +25,9 @@ use crate::shim::protocol::{ExecEvent, ExecRequest};
 /// How long more output is waited for after the command's end: others may have inherited it and hold it open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// How long a command may go on after its terminal was closed.
+const HANGUP: Duration = Duration::from_secs(10);
+
 type Reader = Box<dyn AsyncRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
@@ -118,17 +121,17 @@ async fn more(read: impl Future<Output = io::Result<usize>>, ended: &watch::Rece
 }
 
 async fn copy(mut from: impl AsyncRead + Unpin, to: Option<Writer>, ended: watch::Receiver<bool>) {
-    // Without a reader the output is still taken, else the command would block.
+    // Nobody ever wanted it: it is still taken, else the command would block.
     let mut to = to.unwrap_or_else(|| Box::new(tokio::io::sink()));
     let mut buffer = vec![0; 32 << 10];
-    let mut open = true;
     loop {
         let count = more(from.read(&mut buffer), &ended).await;
-        if count == 0 {
+        // A caller that takes no more closes the pipe for the command, too: it learns so as it would in a pipeline.
+        if count == 0 || to.write_all(&buffer[..count]).await.is_err() || to.flush().await.is_err() {
             break;
         }
-        open = open && to.write_all(&buffer[..count]).await.is_ok() && to.flush().await.is_ok();
     }
+    drop(from);
     let _ = to.shutdown().await;
 }
 
@@ -138,19 +141,33 @@ async fn with_terminal(socket: StdStream, request: &ExecRequest, streams: Stream
     let master = events.started().await?.ok_or_else(|| LaunchError::Refused("no terminal came".into()))?;
     rustix::io::ioctl_fionbio(&master, true).map_err(|e| talk("set up the terminal")(e.into()))?;
     let master = super::system::watched(master).map_err(talk("set up the terminal"))?;
-    let Streams { mut stdin, stdout, resize, .. } = streams;
-    let mut resize = resize;
+    if let Some(code) = over_terminal(&master, &mut events, streams).await? {
+        return Ok(code);
+    }
+    // As when a terminal is closed: the kernel tells the command. One that does not listen is killed with the socket.
+    drop(master);
+    let ended = tokio::time::timeout(HANGUP, events.exited()).await;
+    ended.unwrap_or_else(|_| Err(talk("hand over the command's output")(io::ErrorKind::BrokenPipe.into())))
+}
+
+/// Carries input, output and sizes. The command's exit code; `None` when the caller takes no more output before the end.
+async fn over_terminal(
+    master: &AsyncFd<OwnedFd>,
+    events: &mut Events,
+    streams: Streams,
+) -> Result<Option<i32>> {
+    let Streams { mut stdin, stdout, mut resize, .. } = streams;
     let mut stdout = stdout.unwrap_or_else(|| Box::new(tokio::io::sink()));
     let (over, ended) = watch::channel(false);
     let output = async {
         let mut buffer = vec![0; 16 << 10];
         loop {
-            let count = more(read_some(&master, &mut buffer), &ended).await;
-            if count == 0
-                || stdout.write_all(&buffer[..count]).await.is_err()
-                || stdout.flush().await.is_err()
-            {
-                break;
+            let count = more(read_some(master, &mut buffer), &ended).await;
+            if count == 0 {
+                return true;
+            }
+            if stdout.write_all(&buffer[..count]).await.is_err() || stdout.flush().await.is_err() {
+                return false;
             }
         }
     };
@@ -158,7 +175,7 @@ async fn with_terminal(socket: StdStream, request: &ExecRequest, streams: Stream
         let mut buffer = vec![0; 4 << 10];
         while let Some(stdin) = &mut stdin {
             match stdin.read(&mut buffer).await {
-                Ok(count) if count > 0 && write_all(&master, &buffer[..count]).await.is_ok() => {}
+                Ok(count) if count > 0 && write_all(master, &buffer[..count]).await.is_ok() => {}
                 _ => break,
             }
         }
@@ -175,7 +192,12 @@ async fn with_terminal(socket: StdStream, request: &ExecRequest, streams: Stream
     let code = loop {
         tokio::select! {
             code = events.exited() => break code?,
-            () = &mut output, if !silent => silent = true,
+            taken = &mut output, if !silent => {
+                silent = true;
+                if !taken {
+                    return Ok(None);
+                }
+            }
             () = &mut input, if !fed => fed = true,
             () = &mut resizing, if !sized => sized = true,
         }
@@ -184,7 +206,7 @@ async fn with_terminal(socket: StdStream, request: &ExecRequest, streams: Stream
     if !silent {
         output.await;
     }
-    Ok(code)
+    Ok(Some(code))
 }
 
 async fn read_some(fd: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {

@@ -13,12 +13,16 @@ pub(super) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register(fd) }.map_err(Into::into)
 }
 
-/// The signal with this number, a real-time one too; `None` when there is none.
+/// The first of the signals that have no names. The C library keeps this one and the next for itself.
+const UNNAMED: i32 = 32;
+
+/// The signal with this number, one without a name too; `None` when there is none.
 pub(super) fn signal(number: i32) -> Option<Signal> {
-    let realtime = || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number);
-    // SAFETY: the number is one that programs may use as they like, and it is only sent.
+    let unnamed = || (UNNAMED..=libc::SIGRTMAX()).contains(&number);
+    // SAFETY: the number is one the kernel has, and it is only sent, to another process: nothing is done to a handler
+    // or a mask of ours, which is what the C library's own two must be kept from.
     Signal::from_named_raw(number)
-        .or_else(|| realtime().then(|| unsafe { Signal::from_raw_unchecked(number) }))
+        .or_else(|| unnamed().then(|| unsafe { Signal::from_raw_unchecked(number) }))
 }
 
 #[cfg(test)]
@@ -26,9 +30,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn named_and_real_time_signals_are_signals() {
+    fn every_signal_of_the_kernel_is_one_and_nothing_else() {
         assert_eq!(signal(15), Some(Signal::TERM));
-        assert_eq!(signal(libc::SIGRTMIN() + 3).map(Signal::as_raw), Some(libc::SIGRTMIN() + 3));
-        assert_eq!((signal(0), signal(32), signal(-1), signal(1000)), (None, None, None, None));
+        for number in 1..=64 {
+            assert_eq!(signal(number).map(Signal::as_raw), Some(number));
+        }
+        assert_eq!((signal(0), signal(65), signal(-1), signal(1000)), (None, None, None, None));
     }
 }

@@ -51,6 +51,17 @@ pub enum Error {
         /// The directories that were searched.
         searched: String,
     },
+    /// Another process has been at this sandbox's network for too long.
+    #[error("another process is changing the network of sandbox {0} and does not come to an end; end it")]
+    Busy(String),
+    /// Plugins of a process that was killed could not be ended.
+    #[error("ending CNI plugins that were left running for sandbox {sandbox}: {source}")]
+    Orphans {
+        /// The sandbox's ID.
+        sandbox: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The plugin's program could not be run.
     #[error("running CNI plugin {} for {command}: {source}", path.display())]
     Spawn {
@@ -135,7 +146,12 @@ impl Error {
     /// installed after the agent has started, so that their absence passes.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::NoNetwork(_) | Self::PluginMissing { .. } | Self::File { .. } | Self::Spawn { .. } => true,
+            Self::NoNetwork(_)
+            | Self::PluginMissing { .. }
+            | Self::File { .. }
+            | Self::Spawn { .. }
+            | Self::Busy(_)
+            | Self::Orphans { .. } => true,
             Self::Plugin(error) => error.fault.retryable(),
             Self::Request { .. } | Self::Record { .. } | Self::NotAttached(_) | Self::ShuttingDown => false,
         }

@@ -18,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Error, Fault, PluginError, request::INTERFACE};
+use super::{Error, Fault, PluginError, orphans, request::INTERFACE};
 
 /// What a plugin may print as its result, in bytes.
 const OUTPUT_MAX: u64 = 1 << 20;
@@ -40,6 +40,8 @@ pub(super) struct Run<'a> {
     pub target: Option<Target<'a>>,
     /// `CNI_PATH`.
     pub search: &'a OsStr,
+    /// Where the client's records are: its mark on what it starts.
+    pub records: &'a Path,
     /// How long it may take.
     pub deadline: Duration,
 }
@@ -121,6 +123,7 @@ impl Run<'_> {
         command.env("PATH", path).env("CNI_COMMAND", self.command).env("CNI_PATH", self.search);
         if let Some(target) = &self.target {
             command
+                .env(orphans::MARK, orphans::mark(self.records, target.sandbox))
                 .env("CNI_CONTAINERID", target.sandbox)
                 .env("CNI_NETNS", target.netns)
                 .env("CNI_IFNAME", INTERFACE)

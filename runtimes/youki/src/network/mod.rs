@@ -2,14 +2,16 @@
 //! from the node's directories, reads the node's network configuration, keeps records in a directory of its own.
 //! Pods in the node's network namespace never come here.
 //!
-//! Calls for one sandbox must not overlap; those for different sandboxes may.
+//! Operations on one sandbox take turns, in all processes; those on different sandboxes run beside each other.
 
 mod config;
 mod error;
 mod exec;
+mod orphans;
 mod record;
 mod request;
 mod result;
+mod turn;
 
 use std::{
     ffi::OsStr,
@@ -125,7 +127,8 @@ impl Network {
     /// left to [`Network::del`].
     pub async fn add(&self, attachment: &Attachment) -> Result<Outcome, Error> {
         attachment.validate()?;
-        self.del(&attachment.sandbox).await?;
+        let _turn = self.turn(&attachment.sandbox).await?;
+        self.detach(&attachment.sandbox).await?;
         let usable = self.usable().await?;
         let mut record = Record::new(attachment.clone(), usable.list);
         self.store(&record).await?;
@@ -148,6 +151,7 @@ impl Network {
     /// down: many versions of portmap fail for every pod with host ports that has addresses of one IP family only
     /// (containernetworking/plugins#819).
     pub async fn check(&self, sandbox: &str) -> Result<Check, Error> {
+        let _turn = self.turn(sandbox).await?;
         let record = self.load(sandbox).await?.ok_or_else(|| Error::NotAttached(sandbox.to_owned()))?;
         let result = record.result.as_ref().ok_or_else(|| Error::NotAttached(sandbox.to_owned()))?;
         if record.list.disable_check || !record.list.at_least("0.4.0") {
@@ -168,6 +172,12 @@ impl Network {
     /// there is nothing (left) to do. The network namespace may be gone already, but should be let go of after this,
     /// because some plugins find what they made on the node only by the addresses inside.
     pub async fn del(&self, sandbox: &str) -> Result<(), Error> {
+        let _turn = self.turn(sandbox).await?;
+        self.detach(sandbox).await
+    }
+
+    /// [`Network::del`] in a turn that the caller has.
+    async fn detach(&self, sandbox: &str) -> Result<(), Error> {
         let Some(record) = self.load(sandbox).await? else { return Ok(()) };
         self.undo(&record, record.list.plugins.len()).await?;
         self.forget(sandbox).await
@@ -219,6 +229,9 @@ impl Network {
     /// Runs DEL of the first `count` plugins, last first, and returns the first failure.
     async fn undo(&self, record: &Record, count: usize) -> Result<(), Error> {
         let (attachment, list) = (&record.attachment, &record.list);
+        // What plugins still make that nobody waits for would be nobody's. Before there is a record none was ever run.
+        let of = attachment.sandbox.clone();
+        self.blocking(move |settings| orphans::end(&settings.record_dir, &of)).await?;
         let args = attachment.args();
         let held = attachment.netns.clone();
         let held = self.blocking(move |_| Ok(crate::namespace::is_pinned(&held))).await?;
@@ -253,7 +266,8 @@ impl Network {
         let search =
             self.0.bin_dirs.iter().map(|dir| dir.as_os_str()).collect::<Vec<_>>().join(OsStr::new(":"));
         let plugin = ConfList::plugin_type(plugin);
-        Run { program, plugin, command, target, search: &search, deadline: self.0.deadline }.run(config).await
+        let (records, deadline) = (self.0.record_dir.as_path(), self.0.deadline);
+        Run { program, plugin, command, target, search: &search, records, deadline }.run(config).await
     }
 
     async fn usable(&self) -> Result<Usable, Error> {

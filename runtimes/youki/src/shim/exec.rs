@@ -11,7 +11,6 @@ use std::time::Duration;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use rustix::net::{
@@ -23,7 +22,7 @@ use super::error::{Doing as _, Error, Result};
 use super::executor::Program;
 use super::files::{read_json, write_json};
 use super::protocol::{ExecEvent, ExecRequest, run};
-use super::{trace, wait};
+use super::{make, trace, wait};
 use crate::bundle;
 
 /// A request is no longer than a command line may be.
@@ -31,6 +30,8 @@ const LONGEST: usize = 4 << 20;
 
 /// Serves one request.
 pub(super) fn main() -> ExitCode {
+    // Own session: whoever presses Ctrl-C at the asker's terminal ends the asker. We must live to end the command.
+    let _ = rustix::process::setsid();
     let Ok(stdin) = rustix::io::dup(rustix::stdio::stdin()) else { return ExitCode::FAILURE };
     let socket = UnixStream::from(stdin);
     match serve(&socket) {
@@ -58,12 +59,12 @@ fn serve(socket: &UnixStream) -> Result<()> {
     };
     let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &files, &log)?;
     // From here on there is a command: it never outlives this process, whatever fails.
-    let begun = announce(socket, console);
-    if begun.is_err() {
+    let ended = announce(socket, console).and_then(|()| outcome(socket, pid));
+    if ended.is_err() {
+        // Not waited for yet, so that its number is still its own.
         let _ = kill(pid, Signal::SIGKILL);
     }
-    let code = outcome(socket, pid)?;
-    let told = begun.and_then(|()| tell(socket, &ExecEvent::Exited(code), None));
+    let told = ended.and_then(|code| tell(socket, &ExecEvent::Exited(code), None));
     drop(files);
     told
 }
@@ -94,9 +95,9 @@ impl Drop for Leftovers<'_> {
     fn drop(&mut self) {
         // What a failed start leaves is about to end, and holds its socket until then.
         for _ in 0..100 {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(2)),
-                Ok(_) => {}
+            match wait::any_ended() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+                Ok(Some(_)) => {}
                 Err(_) => break,
             }
         }
@@ -172,7 +173,10 @@ fn start(
     } else if console.is_none() {
         return Err(Error::Asked("three streams or a terminal are needed".into()));
     }
-    builder.as_tenant().with_detach(true).with_process(Some(file)).build().map_err(failed)
+    let score = make::own_score();
+    let built = builder.as_tenant().with_detach(true).with_process(Some(file)).build();
+    make::protect_again(&score);
+    built.map_err(failed)
 }
 
 /// Loading a filter needs CAP_SYS_ADMIN where privileges may still be gained; the program gives it back. True if lent.
@@ -205,13 +209,11 @@ fn outcome(socket: &UnixStream, pid: Pid) -> Result<i32> {
         let _ = kill(pid, Signal::SIGKILL);
         wait::for_any(&[end.as_fd()])?;
     }
-    let mut code = 255;
+    let mut code = wait::UNKNOWN;
     // A failed start leaves children of libcontainer's beside the command.
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        match status {
-            WaitStatus::StillAlive => break,
-            status if status.pid() == Some(pid) => code = wait::code(status),
-            _ => {}
+    while let Ok(Some((ended, with))) = wait::any_ended() {
+        if ended == pid {
+            code = with;
         }
     }
     Ok(code)

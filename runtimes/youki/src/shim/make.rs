@@ -102,8 +102,13 @@ const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 /// Keeps the kernel from choosing the shim when memory runs out: its container would lose log and exit code. Hosts may
 /// deny it (no CAP_SYS_RESOURCE); the agent warns once. The score to go back to is what could be had.
 pub(super) fn protect() -> String {
-    let own = fs::read_to_string(OOM_SCORE).unwrap_or_default().trim().to_owned();
+    let own = own_score();
     if fs::write(OOM_SCORE, PROTECTED).is_ok() { PROTECTED.to_owned() } else { own }
+}
+
+/// The score this process has.
+pub(super) fn own_score() -> String {
+    fs::read_to_string(OOM_SCORE).unwrap_or_default().trim().to_owned()
 }
 
 /// libcontainer gives the caller the container's score: back to our own. Allowed everywhere, since we had it before.

@@ -8,13 +8,13 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::error::{Doing as _, Error, Result};
 use super::files::write_json;
 use super::protocol::{Made, State, run};
 use super::serve::{lock, start_ticks, tell};
+use super::wait;
 
 /// First argument of the process inside the new namespace.
 pub(super) const INSIDE: &str = "sandbox-pause-inside";
@@ -73,9 +73,7 @@ fn collect() {
     }
     loop {
         match wanted.wait() {
-            Ok(Signal::SIGCHLD) => {
-                while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s != WaitStatus::StillAlive) {}
-            }
+            Ok(Signal::SIGCHLD) => while matches!(wait::any_ended(), Ok(Some(_))) {},
             Ok(_) => return,
             Err(_) => {}
         }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use libcontainer::container::Container;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use podstead_runtime::Time;
 
@@ -266,7 +265,7 @@ impl Shim {
 
     /// The container has ended: keeps how, tells the agent, takes everything away.
     fn finish(&mut self) {
-        let code = waitpid(Pid::from_raw(self.state.pid), None).map_or(255, wait::code);
+        let code = wait::end_of(Pid::from_raw(self.state.pid)).unwrap_or(wait::UNKNOWN);
         let finished_at = Time::now();
         let cgroup = Cgroup::at(&self.spec.cgroup);
         let oom = cgroup.as_ref().is_ok_and(Cgroup::ran_out_of_memory);

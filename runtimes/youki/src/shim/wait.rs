@@ -2,10 +2,10 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::io::retry_on_intr;
+use rustix::process::{PidfdFlags, WaitOptions, WaitStatus, pidfd_open};
 
 use super::error::{Doing as _, Error, Result};
 
@@ -45,11 +45,40 @@ pub(crate) fn readable(fds: &[BorrowedFd<'_>], millis: Option<u64>) -> Result<Ve
     }
 }
 
-/// The exit code of an ended process; 128 + n for signal n.
-pub(crate) fn code(status: WaitStatus) -> i32 {
-    match status {
-        WaitStatus::Exited(_, code) => code,
-        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
-        _ => 255,
+/// Waits for the end of a child. Its exit code; 128 + n for signal n, real-time ones too, which nix does not know.
+pub(crate) fn end_of(child: Pid) -> Result<i32> {
+    let raw = rustix::process::Pid::from_raw(child.as_raw());
+    let ended = retry_on_intr(|| rustix::process::waitpid(raw, WaitOptions::empty()));
+    let ended = ended.doing(|| format!("wait for process {child}"))?;
+    Ok(ended.map_or(UNKNOWN, |(_, status)| code(status)))
+}
+
+/// A child that has ended, and its exit code. `None` when there are only others.
+pub(crate) fn any_ended() -> Result<Option<(Pid, i32)>> {
+    let ended = retry_on_intr(|| rustix::process::wait(WaitOptions::NOHANG)).doing(|| "wait".into())?;
+    Ok(ended.map(|(pid, status)| (Pid::from_raw(pid.as_raw_nonzero().get()), code(status))))
+}
+
+/// Exit code of a process of whose end nothing is known.
+pub(crate) const UNKNOWN: i32 = 255;
+
+fn code(status: WaitStatus) -> i32 {
+    status.exit_status().or_else(|| status.terminating_signal().map(|n| 128 + n)).unwrap_or(UNKNOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn codes_tell_of_every_signal() {
+        for (script, expected) in
+            [("exit 7", 7), ("kill -9 $$", 137), ("kill -34 $$", 162), ("kill -64 $$", 192)]
+        {
+            let child = Command::new("sh").args(["-c", script]).spawn().expect("start");
+            let pid = Pid::from_raw(child.id().cast_signed());
+            assert_eq!(end_of(pid).expect("its end"), expected, "{script}");
+        }
     }
 }
