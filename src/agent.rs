@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::events::{Events, from_probes};
 use crate::execute::Executor;
 use crate::images::Images;
 use crate::manifest::{self, FileReport, FileState};
@@ -22,8 +23,9 @@ use crate::node::image_gc::Collector;
 use crate::node::log_rotation::Rotator;
 use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files, identity};
+use crate::probe::{Input, Supervisor};
 use crate::reconcile::{self, View, Wanted};
-use crate::{report, status};
+use crate::{probing, report, status};
 
 /// The agent could not be started.
 #[derive(Debug, Error)]
@@ -227,12 +229,23 @@ async fn drive<R: Runtime>(
     let thoughts = view.subscribe();
     let node = Arc::new(node);
     let files = keep_files(Arc::clone(&node), view.subscribe());
-    let executor = Arc::new(Executor { runtime: Arc::clone(&runtime), node, cgroups, images });
+    let events = Events::open(&config.root_dir);
+    let (probes, verdicts) = Supervisor::open(&config.state_dir);
+    let (tell_probes, probed) = watch::channel(Input::default());
+    let fed = probing::feed(Arc::clone(&node), view.subscribe(), tell_probes);
+    let probes = probes.run(Arc::clone(&runtime), probed, from_probes::notes(&events));
+    let executor = Executor { runtime: Arc::clone(&runtime), node, cgroups, images, events: events.clone() };
     tokio::select! {
-        () = reconcile::run(executor, wanted, health, view, stop) => {}
+        () = reconcile::run(Arc::new(executor), wanted, health, verdicts, view, stop) => {}
+        () = fed => {}
+        () = probes => {}
         () = status::keep(runtime, status_sender, thoughts) => {}
         () = follow(manifests, wanted_sender) => {}
         () = files => {}
+        () = events.keep() => {}
+    }
+    if let Err(error) = events.flush().await {
+        tracing::warn!("cannot keep the pods' events: {error}");
     }
 }
 

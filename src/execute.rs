@@ -9,13 +9,15 @@ use podstead_runtime::{
     CgroupDriver, ContainerId, ContainerSpec, PodUid, Retry, Runtime, SandboxId, SandboxSpec, labels,
 };
 
+use crate::events::{Events, from_steps};
 use crate::hooks;
 use crate::images::{ImageProblem, Images};
-use crate::node::cgroup::{CgroupError, Cgroups};
-use crate::node::resolver;
+use crate::node::cgroup::Cgroups;
+use crate::node::{resolver, systemd};
 use crate::plan::{self, Action};
 use crate::pod::dns::Complaint;
 use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
+use crate::{probe, probing};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Executor<R> {
     pub cgroups: Arc<Cgroups>,
     /// Its images.
     pub images: Arc<Images>,
+    /// Where it is told what happens to pods.
+    pub events: Events,
 }
 
 /// What of the present reading an action needs.
@@ -85,18 +89,17 @@ impl<R: Runtime> Executor<R> {
         let runtime = &*self.runtime;
         match action {
             Action::PreparePod { .. } => self.prepare(context.manifest()?).await?,
-            Action::EnsureImage { container, .. } => {
+            Action::EnsureImage { uid, container, .. } => {
                 let pod = context.manifest()?;
                 let spec = find(&pod, container)?;
                 let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
                 let image = container::image_spec(&pod, spec);
-                return Ok(Some(self.images.ensure(runtime, &image, policy).await?));
+                let tell = from_steps::image(&self.events, uid, container, &image.image);
+                return Ok(Some(self.images.ensure(runtime, &image, policy, &tell).await?));
             }
             Action::RunSandbox { attempt, .. } => {
                 let (spec, complaints) = self.sandbox_spec(&*context.manifest()?, *attempt).await?;
-                for Complaint { reason, message } in complaints {
-                    tracing::info!(pod = spec.pod.full_name(), reason, "{message}");
-                }
+                from_steps::names(&self.events, &spec.pod.uid, complaints);
                 runtime.run_sandbox(&spec).await?;
             }
             Action::CreateContainer { sandbox, container, attempt, image_id, annotations, .. } => {
@@ -146,12 +149,13 @@ impl<R: Runtime> Executor<R> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || {
             files::prepare(&node, &pod).map_err(host)?;
-            // With systemd's driver the runtime has systemd make the slices.
-            if node.cgroup_driver == CgroupDriver::Systemd {
-                return Ok(());
-            }
             let limits = pod.spec.as_ref().map(resources::pod).unwrap_or_default();
-            cgroups.ensure(&identity::cgroup_path(&node, &pod), &limits).map_err(host)
+            let path = identity::cgroup_path(&node, &pod);
+            match node.cgroup_driver {
+                CgroupDriver::Cgroupfs => cgroups.ensure(&path, &limits).map_err(host),
+                // The runtime would have the slice made as well, but without limits.
+                CgroupDriver::Systemd => systemd::ensure(&identity::slice(&path), &limits).map_err(host),
+            }
         })
         .await
     }
@@ -165,12 +169,17 @@ impl<R: Runtime> Executor<R> {
     ) -> Result<(), Failed> {
         let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
         for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
-            self.images.ensure(&*self.runtime, &image, &policy).await?;
+            let uid = identity::identity(&pod).uid;
+            let tell = from_steps::image(&self.events, &uid, name, &image.image);
+            self.images.ensure(&*self.runtime, &image, &policy, &tell).await?;
         }
         let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
         let spec = blocking(move || {
             let container = find(&owned, &wanted)?;
-            files::make_log_dir(&node, &identity::identity(&owned), &wanted).map_err(host)?;
+            let id = identity::identity(&owned);
+            files::make_log_dir(&node, &id, &wanted).map_err(host)?;
+            let message = files::make_message(&node, &id.uid, &wanted, instance.attempt).map_err(host)?;
+            instance.message_file = Some(message);
             instance.hosts_file = files::write_hosts(&node, &owned, &instance.ips).map_err(host)?;
             prepared(&node, &owned, container, instance)
         })
@@ -189,9 +198,10 @@ impl<R: Runtime> Executor<R> {
         id: &ContainerId,
     ) -> Result<(), Failed> {
         let pod = context.manifest()?;
-        let hook = find(&pod, name)?.lifecycle.as_ref().and_then(|l| l.post_start.clone());
-        if let Some(hook) = hook {
-            let target = hooks::Target { id: id.clone() };
+        let container = find(&pod, name)?;
+        if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) {
+            let ips = probing::hosts(&self.node, &pod, &context.ips);
+            let target = hooks::Target { id: id.clone(), ports: probe::target::ports(container), ips };
             hooks::run(&*self.runtime, &hook, &target).await.map_err(|message| Failed {
                 retry: Retry::Backoff,
                 reason: "PostStartHookError",
@@ -206,7 +216,11 @@ impl<R: Runtime> Executor<R> {
     async fn pre_stop(&self, context: &Context, grace: Duration) {
         let Some(container) = &context.container else { return };
         let Some(text) = container.annotations.get(labels::PRE_STOP) else { return };
-        let target = hooks::Target { id: container.id.clone() };
+        let ports = container.annotations.get(labels::CONTAINER_PORTS);
+        let ports = ports.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let written = Container { ports, ..Container::default() };
+        let ips = if context.ips.is_empty() { self.node.node_ips.clone() } else { context.ips.clone() };
+        let target = hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
         let outcome = match serde_json::from_str(text) {
             Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),
             Ok(hook) => tokio::time::timeout(grace, hooks::run(&*self.runtime, &hook, &target))
@@ -215,6 +229,7 @@ impl<R: Runtime> Executor<R> {
         };
         if let Err(message) = outcome {
             tracing::warn!(container = container.name, "preStop hook failed, going on: {message}");
+            from_steps::pre_stop_failed(&self.events, &container.pod_uid(), &container.name, &message);
         }
     }
 
@@ -251,10 +266,13 @@ fn clean(node: &NodeFacts, cgroups: &Cgroups, uid: &PodUid) -> Result<(), Failed
         // Not surely ours, or its note is damaged: what it says is needed to take all of it away.
         return files::remove_empty(node, uid).map_err(host);
     };
-    if node.cgroup_driver == CgroupDriver::Cgroupfs {
-        cgroups.remove(&remains.cgroup).map_err(|error: CgroupError| host(error))?;
+    // Only what is surely the pod's: the note is a file and files can be edited.
+    if remains.cgroup.ends_with(&format!("/pod{uid}")) {
+        match node.cgroup_driver {
+            CgroupDriver::Cgroupfs => cgroups.remove(&remains.cgroup).map_err(host)?,
+            CgroupDriver::Systemd => systemd::stop(&identity::slice(&remains.cgroup)).map_err(host)?,
+        }
     }
-    // Only a directory that is surely a pod's: the note is a file and files can be edited.
     if remains.log_dir.parent() == Some(&node.pod_logs_dir)
         && remains.log_dir == identity::log_dir(node, &remains.pod)
     {

@@ -13,6 +13,7 @@ use podstead_runtime::image::PullPhase;
 use podstead_runtime::{Auth, Error, ImageSpec, PullProgress, Retry, Runtime, Time};
 
 use crate::credentials::Places;
+use crate::events::from_steps::Image;
 use limits::{Limits, Rates};
 use memory::Memory;
 use name::Name;
@@ -63,36 +64,46 @@ impl Images {
         &self.memory
     }
 
-    /// Makes sure that the image is here and answers its id. Dropped, it stops.
+    /// Makes sure that the image is here and answers its id; says through `tell` what it does for that. Dropped, it stops.
     pub async fn ensure<R: Runtime>(
         &self,
         runtime: &R,
         image: &ImageSpec,
         policy: &str,
+        tell: &(impl Fn(Image) + Sync),
     ) -> Result<String, ImageProblem> {
         let name = Name::parse(&image.image).map_err(|why| invalid(&image.image, &why))?;
         if policy != "Always" {
-            if let Some(id) = present(runtime, image).await? {
-                return Ok(id);
+            if let Some(found) = present(runtime, image).await? {
+                tell(Image::Present);
+                return Ok(found.id);
             }
             if policy == "Never" {
                 return Err(never(&image.image));
             }
         }
+        let waiting = Instant::now();
         let _turn = self.limits.turn().await;
         // Another may have pulled it meanwhile; and what was there before is not ours to remove.
         let before = match present(runtime, image).await {
-            Ok(Some(id)) if policy != "Always" => return Ok(id),
+            Ok(Some(found)) if policy != "Always" => {
+                tell(Image::Present);
+                return Ok(found.id);
+            }
             Err(problem) if policy != "Always" => return Err(problem),
             before => before,
         };
         let begun = Instant::now();
         tracing::info!(image = image.image, "pulling");
+        tell(Image::Pulling);
         let id = self.pull(runtime, image, &name).await?;
         tracing::info!(image = image.image, seconds = begun.elapsed().as_secs_f32(), "pulled");
         // The runtime's answer to a pull may be a name; the id is what containers are made from.
-        let id = present(runtime, image).await?.unwrap_or(id);
-        if before.is_ok_and(|before| before.as_ref() != Some(&id)) {
+        let (took, with_waiting) = (begun.elapsed(), waiting.elapsed());
+        let found = present(runtime, image).await?;
+        tell(Image::Pulled { took, with_waiting, size: found.as_ref().map_or(0, |found| found.size) });
+        let id = found.map_or(id, |found| found.id);
+        if before.is_ok_and(|before| before.is_none_or(|before| before.id != id)) {
             self.remember(id.clone(), image.image.clone()).await;
         }
         Ok(id)
@@ -134,9 +145,11 @@ impl Images {
     }
 }
 
-async fn present<R: Runtime>(runtime: &R, image: &ImageSpec) -> Result<Option<String>, ImageProblem> {
-    let found = runtime.image(image).await.map_err(|error| problem("ImageInspectError", &error))?;
-    Ok(found.map(|image| image.id))
+async fn present<R: Runtime>(
+    runtime: &R,
+    image: &ImageSpec,
+) -> Result<Option<podstead_runtime::Image>, ImageProblem> {
+    runtime.image(image).await.map_err(|error| problem("ImageInspectError", &error))
 }
 
 fn never(image: &str) -> ImageProblem {
@@ -211,7 +224,8 @@ mod tests {
     async fn a_name_that_is_none_is_told_whatever_the_policy_is() {
         let dir = tempfile::tempdir().unwrap();
         for policy in ["Always", "IfNotPresent", "Never"] {
-            let ensured = images(dir.path()).ensure(&Fake::new(), &spec("r.example/UPPER:1"), policy).await;
+            let ensured =
+                images(dir.path()).ensure(&Fake::new(), &spec("r.example/UPPER:1"), policy, &|_| ()).await;
             let problem = ensured.unwrap_err();
             assert_eq!((problem.reason, problem.retry), ("InvalidImageName", Retry::Never));
             assert!(problem.message.contains("r.example/UPPER:1"), "{}", problem.message);
@@ -223,9 +237,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (fake, images) = (Fake::new(), images(dir.path()));
         let imported = fake.world(|w| w.add_image("r.example/imported:1"));
-        assert_eq!(images.ensure(&fake, &spec("r.example/imported:1"), "Always").await.unwrap(), imported);
+        assert_eq!(
+            images.ensure(&fake, &spec("r.example/imported:1"), "Always", &|_| ()).await.unwrap(),
+            imported
+        );
         assert!(images.memory().images().is_empty());
-        let pulled = images.ensure(&fake, &spec("r.example/pulled:1"), "IfNotPresent").await.unwrap();
+        let pulled =
+            images.ensure(&fake, &spec("r.example/pulled:1"), "IfNotPresent", &|_| ()).await.unwrap();
         assert_eq!(images.memory().images().into_keys().collect::<Vec<_>>(), [pulled]);
     }
 
@@ -241,10 +259,10 @@ mod tests {
         ] {
             let fake = Fake::new();
             fake.fault(verb, Fault::Before(Error::failed("pull", cause)));
-            let problem = images(dir.path()).ensure(&fake, &image, policy).await.unwrap_err();
+            let problem = images(dir.path()).ensure(&fake, &image, policy, &|_| ()).await.unwrap_err();
             assert_eq!(problem.reason, reason);
         }
-        let never = images(dir.path()).ensure(&Fake::new(), &image, "Never").await.unwrap_err();
+        let never = images(dir.path()).ensure(&Fake::new(), &image, "Never", &|_| ()).await.unwrap_err();
         assert_eq!(never.reason, "ErrImageNeverPull");
     }
 

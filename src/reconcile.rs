@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
+use podstead_runtime::{
+    ContainerId, Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use crate::events::from_steps;
 use crate::execute::{Context, Executor, Failed};
-use crate::plan::{self, Action, JobId, Known, Observed, Plan};
-use crate::{desired, observe};
+use crate::plan::{self, Action, JobId, Known, Observed, Plan, Probed};
+use crate::probe::Verdicts;
+use crate::{desired, observe, probing};
 
 /// Without any hint the world is read again after this long.
 const RELIST: Duration = Duration::from_secs(60);
@@ -66,6 +70,7 @@ struct Reconciler<R> {
     jobs: plan::Jobs,
     running: HashMap<JobId, Running>,
     known: Known,
+    messages: observe::Messages,
     /// The manifests of the last round.
     manifests: HashMap<PodUid, Arc<Pod>>,
     done: mpsc::UnboundedSender<Done>,
@@ -86,6 +91,7 @@ pub async fn run<R: Runtime>(
     executor: Arc<Executor<R>>,
     mut wanted: watch::Receiver<Arc<Wanted>>,
     mut status: watch::Receiver<RuntimeStatus>,
+    mut verdicts: watch::Receiver<Arc<Verdicts>>,
     view: watch::Sender<View>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -96,6 +102,7 @@ pub async fn run<R: Runtime>(
         jobs: plan::Jobs::default(),
         running: HashMap::new(),
         known: Known::default(),
+        messages: observe::Messages::default(),
         manifests: HashMap::new(),
         done,
         view,
@@ -104,13 +111,15 @@ pub async fn run<R: Runtime>(
     loop {
         let now_wanted = Arc::clone(&wanted.borrow_and_update());
         state.take_status(&status.borrow_and_update().clone());
-        let wake = state.round(now_wanted).await;
+        let probed = probing::probed(&verdicts.borrow_and_update());
+        let wake = state.round(now_wanted, &probed).await;
         let sleep = tokio::time::sleep(wake.min(RELIST));
         let ended = tokio::select! {
             _ = stop.changed() => break,
             hint = hints.next() => hint.is_none(),
             changed = wanted.changed() => if changed.is_err() { break } else { false },
             changed = status.changed() => if changed.is_err() { break } else { false },
+            changed = verdicts.changed() => if changed.is_err() { break } else { false },
             Some(done) = finished.recv() => { state.finish(done); false },
             () = sleep => false,
         };
@@ -177,7 +186,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// One round; answers how long the loop may sleep.
-    async fn round(&mut self, wanted: Arc<Wanted>) -> Duration {
+    async fn round(&mut self, wanted: Arc<Wanted>, probed: &BTreeMap<ContainerId, Probed>) -> Duration {
         let pods: HashMap<PodUid, Arc<Pod>> = wanted
             .pods
             .iter()
@@ -189,16 +198,15 @@ impl<R: Runtime> Reconciler<R> {
         };
         self.take_manifests(&pods);
         let reading = self.jobs.observing();
-        let observed =
-            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, &BTreeMap::new())
-                .await
-            {
+        let mut observed =
+            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, probed).await {
                 Ok(observed) => observed,
                 Err(error) => return self.blind(&error),
             };
         if self.complained.take().is_some() {
             tracing::info!("the runtime answers again");
         }
+        observed.messages = self.messages.read(&self.executor.node, &observed.snapshot).await;
         self.known.forget(&table, &observed);
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);
@@ -214,9 +222,12 @@ impl<R: Runtime> Reconciler<R> {
             if let Some(id) = self.jobs.admit(step, reading) {
                 tracing::info!(pod = step.job.full_name, "{step}");
                 self.known.begun(&step.action, &plan, now);
+                let manifest = pods.get(&step.job.uid).map(Arc::as_ref);
+                from_steps::begun(&self.executor.events, step, manifest, &observed);
                 self.spawn(id, step.action.clone(), context(&pods, &observed.snapshot, &step.action));
             }
         }
+        from_steps::round(&self.executor.events, &table, &observed, &plan);
         // What takes the place of a dropped job waits for a reading after it, and a dropped job wakes nobody.
         let again = (!obsolete.is_empty()).then_some(Duration::ZERO);
         let wake = again.unwrap_or_else(|| plan.wake_at.map_or(RELIST, |at| at.since(Time::now())));
@@ -261,6 +272,8 @@ impl<R: Runtime> Reconciler<R> {
         self.running.remove(&done.id);
         // An obsolete job that ended in the same moment is not known any more.
         let Some(action) = self.jobs.finish(done.id) else { return };
+        let failed = done.outcome.as_ref().err().map(|f| (f.reason, f.message.as_str()));
+        from_steps::ended(&self.executor.events, &action, failed);
         match done.outcome {
             Ok(image) => {
                 self.known.succeeded(&action, image);

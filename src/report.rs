@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time as ApiTime};
-use podstead_runtime::{PodUid, Snapshot, Time, labels};
+use podstead_runtime::{PodIdentity, PodUid, Snapshot, Time, labels};
 
 use crate::plan::status::{ContainerStatus, PodPhase, PodStatus, State, Terminated, pod_status};
 use crate::plan::{self, Known, Observed};
+use crate::pod::downward::one_of_each_family;
 use crate::pod::resources::qos_class;
 use crate::reconcile::View;
 
@@ -42,8 +43,31 @@ pub fn pods(view: &View, node: &Node) -> Vec<api::Pod> {
         }
         all.push(pod);
     }
+    all.extend(left_on_the_host(view));
     all.sort_by_key(|pod| (pod.metadata.namespace.clone(), pod.metadata.name.clone()));
     all
+}
+
+/// Pods of which only the host still has something, and why, where removing it fails.
+fn left_on_the_host(view: &View) -> Vec<api::Pod> {
+    let observed = &view.observed;
+    let elsewhere = |uid: &PodUid| {
+        view.desired.pods.contains_key(uid) || observed.snapshot.sandboxes.iter().any(|s| s.pod.uid == *uid)
+    };
+    let pod = |(uid, id): (&PodUid, &PodIdentity)| {
+        let failures = view.known.failures.iter().filter(|(key, _)| key.uid == *uid);
+        let problem = failures.map(|(_, failure)| failure.message.clone()).next();
+        let metadata = ObjectMeta {
+            name: Some(if id.name.is_empty() { uid.0.clone() } else { id.name.clone() }),
+            namespace: Some(id.namespace.clone()),
+            uid: Some(uid.0.clone()),
+            deletion_timestamp: api_time(view.at),
+            ..ObjectMeta::default()
+        };
+        let status = api::PodStatus { message: problem, ..api::PodStatus::default() };
+        api::Pod { metadata, spec: None, status: Some(status) }
+    };
+    observed.leftovers.iter().filter(|(uid, _)| !elsewhere(uid)).map(pod).collect()
 }
 
 /// The pods that a runtime has of ours, known from nothing else.
@@ -113,8 +137,8 @@ fn api_status(
     node: &Node,
     pod: Option<&api::Pod>,
 ) -> api::PodStatus {
-    let host_ip = node.ips.first().map(ToString::to_string);
-    let ips: &[IpAddr] = if planned.host_network { &node.ips } else { &status.ips };
+    let host_ips = one_of_each_family(&node.ips);
+    let ips = if planned.host_network { &host_ips } else { &status.ips };
     let phase = match status.phase {
         PodPhase::Pending => "Pending",
         PodPhase::Running => "Running",
@@ -126,8 +150,9 @@ fn api_status(
         phase: Some(phase.to_owned()),
         reason: Some(status.reason.clone()).filter(|r| !r.is_empty()),
         message: Some(status.message.clone()).filter(|m| !m.is_empty()),
-        host_ips: host_ip.clone().map(|ip| vec![api::HostIP { ip }]),
-        host_ip,
+        host_ips: Some(host_ips.iter().map(|ip| api::HostIP { ip: ip.to_string() }).collect::<Vec<_>>())
+            .filter(|all| !all.is_empty()),
+        host_ip: host_ips.first().map(ToString::to_string),
         pod_ip: ips.first().map(ToString::to_string),
         pod_ips: Some(ips.iter().map(|ip| api::PodIP { ip: ip.to_string() }).collect::<Vec<_>>())
             .filter(|all| !all.is_empty()),

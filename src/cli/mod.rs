@@ -1,5 +1,6 @@
 //! The command line: one file per command. Only this room and `main` print.
 
+pub mod describe;
 pub mod exec;
 pub mod find;
 mod follow;
@@ -48,6 +49,8 @@ pub enum Command {
     Ps(ps::Args),
     /// List pods
     Pods(pods::Args),
+    /// Show all about a pod, and what happened to it
+    Describe(describe::Args),
     /// Print a container's log
     Logs(logs::Args),
     /// Run a command in a container

@@ -23,15 +23,7 @@ pub struct Args {
 
 /// Lists the pods.
 pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<()> {
-    let pods = match published(flags) {
-        Some(published) => {
-            if let Some(error) = &published.error {
-                eprintln!("podstead: the runtime cannot be read, these are the pods as last seen: {error}");
-            }
-            published.pods
-        }
-        None => from_runtime(flags).await?,
-    };
+    let (_, pods) = known(flags).await?;
     if args.output != Format::Table {
         let list = serde_json::json!({ "apiVersion": "v1", "kind": "PodList", "items": pods });
         return output::data(args.output, &list);
@@ -41,19 +33,33 @@ pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<()> {
     output::table(&["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP"], rows)
 }
 
+/// The node's name and its pods, as a running agent knows them, or, without one, as the runtime has them.
+pub(super) async fn known(flags: &RuntimeFlags) -> anyhow::Result<(String, Vec<Pod>)> {
+    match published(flags) {
+        Some(published) => {
+            if let Some(error) = &published.error {
+                eprintln!("podstead: the runtime cannot be read, these are the pods as last seen: {error}");
+            }
+            Ok((published.node, published.pods))
+        }
+        None => from_runtime(flags).await,
+    }
+}
+
 fn published(flags: &RuntimeFlags) -> Option<Published> {
     let text = std::fs::read(agent::published_path(&flags.state_dir)).ok()?;
     agent::is_running(&flags.state_dir).then(|| serde_json::from_slice(&text).ok())?
 }
 
-async fn from_runtime(flags: &RuntimeFlags) -> anyhow::Result<Vec<Pod>> {
+async fn from_runtime(flags: &RuntimeFlags) -> anyhow::Result<(String, Vec<Pod>)> {
     let runtime = Backend::open(flags).await?;
     let node = report::Node {
         name: facts::node_name(None),
         ips: facts::addresses(),
         runtime: runtime.version().await?.name,
     };
-    Ok(report::found(&runtime.observe().await?, &node).into_values().collect())
+    let pods = report::found(&runtime.observe().await?, &node).into_values().collect();
+    Ok((node.name, pods))
 }
 
 fn row(pod: &Pod, now: Time) -> Vec<String> {

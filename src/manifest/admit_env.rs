@@ -91,13 +91,13 @@ fn divisor(resource: &str, divisor: &str, field: &str, report: &mut Report<'_>) 
         Err(error) => return report.add(field, error.to_string()),
         Ok(amount) => amount,
     };
-    let cpu = resource.ends_with(".cpu");
+    let name = resource.split_once('.').map_or(resource, |(_, name)| name);
+    let cpu = name == "cpu";
     let known = if cpu { CPU_DIVISORS } else { DIVISORS };
     let fits = known.iter().any(|known| known.parse::<Amount>() == Ok(amount));
     if amount.nano() == 0 || fits {
         return;
     }
-    let name = resource.split_once('.').map_or(resource, |(_, name)| name);
     let known = if cpu { known.join(" and ") } else { known.join(", ") };
     report.add(field, format!("only divisor's values {known} are supported with the {name} resource"));
 }

@@ -5,11 +5,14 @@
 
 mod admit;
 mod admit_env;
+mod admit_life;
 mod admit_names;
 mod admit_parts;
+mod admit_probes;
 mod admit_volumes;
 mod check;
 mod claims;
+mod default_probes;
 mod defaults;
 mod desired;
 mod events;

@@ -8,3 +8,4 @@ pub mod image_gc;
 pub mod links;
 pub mod log_rotation;
 pub mod resolver;
+pub mod systemd;

@@ -145,6 +145,8 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
             "Pod was active on the node longer than the specified deadline".to_owned()
         } else {
             pod_failure(known, &pod.identity.uid)
+                .or_else(|| predecessors_failure(pod, observed, known))
+                .unwrap_or_default()
         },
         init,
         containers,
@@ -201,8 +203,8 @@ impl Told<'_> {
     fn container(&self, plan: &ContainerPlan, begun: bool) -> ContainerStatus {
         let mut instances = self.view.instances(&plan.name);
         let newest = instances.next();
-        let previous = instances.find_map(terminated);
-        let ended = newest.and_then(terminated);
+        let previous = instances.find_map(|c| self.terminated(c));
+        let ended = newest.and_then(|c| self.terminated(c));
         let running = newest.and_then(|c| match c.state {
             ContainerState::Running { started_at } => Some(started_at),
             _ => None,
@@ -234,6 +236,15 @@ impl Told<'_> {
             image_id: newest.map(|c| c.image_id.clone()).unwrap_or_default(),
             id: newest.map(|c| c.id.clone()).unwrap_or_default(),
         }
+    }
+
+    /// How an instance ended, with the message that it left.
+    fn terminated(&self, container: &Container) -> Option<Terminated> {
+        let mut end = terminated(container)?;
+        if let Some(message) = self.observed.messages.get(&container.id) {
+            end.message.clone_from(message);
+        }
+        Some(end)
     }
 
     fn creating(&self, begun: bool) -> State {
@@ -320,10 +331,21 @@ fn go_duration(seconds: u64) -> String {
     }
 }
 
-fn pod_failure(known: &Known, uid: &PodUid) -> String {
+/// Why the pod that had this name before cannot be taken away from the host.
+fn predecessors_failure(pod: &Pod, observed: &Observed, known: &Known) -> Option<String> {
+    let name = pod.identity.full_name();
+    let uids =
+        observed.leftovers.iter().filter(|(uid, id)| **uid != pod.identity.uid && id.full_name() == name);
+    let failures = uids.filter_map(|(uid, _)| {
+        known.failures.get(&FailureKey { uid: uid.clone(), verb: Verb::Clean, target: String::new() })
+    });
+    failures.map(|f| format!("waiting for the end of the pod before: {}", f.message)).next()
+}
+
+fn pod_failure(known: &Known, uid: &PodUid) -> Option<String> {
     let of_pod = |key: &FailureKey| {
         key.uid == *uid
             && matches!(key.verb, Verb::Prepare | Verb::RunSandbox | Verb::StopSandbox | Verb::RemoveSandbox)
     };
-    known.failures.iter().find(|(key, _)| of_pod(key)).map(|(_, f)| f.message.clone()).unwrap_or_default()
+    known.failures.iter().find(|(key, _)| of_pod(key)).map(|(_, f)| f.message.clone())
 }

@@ -2,13 +2,17 @@
 //! libcontainer and on a private containerd. Root.
 
 mod cli;
+mod describe;
 mod images;
 mod library;
+mod life;
 mod names;
 mod offline;
 mod pods;
 mod pulls;
 mod rotation;
+mod slices;
 mod storm;
 mod support;
+mod volumes;
 mod walk;

@@ -89,7 +89,7 @@ impl Inner {
                 return Ok(id);
             }
             if !once::is_reserved(&error) {
-                return Err(self.name_missing_image(spec, error).await);
+                return Err(self.name_missing_image(spec, name_image_volume(spec, error)).await);
             }
             if let Some(holder) = once::holder(&error)
                 && self.owns_container(&holder.into(), doing).await?
@@ -371,6 +371,22 @@ fn pid(info: &str) -> u32 {
         .and_then(|info| info.get("pid")?.as_u64())
         .and_then(|pid| u32::try_from(pid).ok())
         .unwrap_or(0)
+}
+
+/// Servers that do not know image volumes see a mount without a source, and say so.
+fn name_image_volume(spec: &ContainerSpec, error: Error) -> Error {
+    let Error::Failed { doing, cause } = error else { return error };
+    let blind = ["mkdir \"\"", "stat \"\"", "HostPath is empty"].iter().any(|words| cause.contains(words));
+    match spec.mounts.iter().find_map(|mount| Some((mount, mount.image.as_ref()?))).filter(|_| blind) {
+        Some((mount, volume)) => {
+            let (image, at) = (&volume.image.image, mount.destination.display());
+            let what = format!(
+                "the image volume {image} at {at} (containerd has them from 2.1 on, CRI-O from 1.31)"
+            );
+            Error::Unsupported { doing, what }
+        }
+        None => Error::Failed { doing, cause },
+    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ struct Script {
     unreachable: bool,
     status: RuntimeStatus,
     term: BTreeMap<String, Duration>,
+    exec: ExecOutput,
     calls: Vec<String>,
 }
 
@@ -126,6 +127,12 @@ impl Fake {
     /// How long containers of this name take to end after their stop signal; none by default.
     pub fn set_term(&self, container: &str, takes: Duration) {
         lock(&self.shared.script).term.insert(container.to_owned(), takes);
+    }
+
+    /// What every command that is run in a container answers from now on; nothing and code 0 by default.
+    pub fn set_exec(&self, code: i32, stdout: &str) {
+        let output = ExecOutput { code, stdout: stdout.as_bytes().to_vec(), stderr: Vec::new() };
+        lock(&self.shared.script).exec = output;
     }
 
     /// Which changing verbs were called, in order, each with its object; taken away.
@@ -294,7 +301,8 @@ impl Runtime for Fake {
 
     async fn exec_sync(&self, id: &ContainerId, command: &[String], _: Duration) -> Result<ExecOutput> {
         let doing = format!("running {} in container {id}", command.join(" "));
-        let effect = |w: &mut World| w.running(&self.owner, id, &doing).map(|()| ExecOutput::default());
+        let output = lock(&self.shared.script).exec.clone();
+        let effect = |w: &mut World| w.running(&self.owner, id, &doing).map(|()| output);
         self.call(Verb::Exec, id.as_str(), effect).await
     }
 

@@ -20,7 +20,8 @@ use crate::bundle::{self, Bundle, Input};
 use crate::image::Image;
 use crate::launch::{self, LaunchError, Shim};
 use crate::shim::files::write_json;
-use crate::shim::protocol::{Request, ShimSpec, kept, run};
+use crate::shim::protocol::{ImageMount, Request, ShimSpec, kept, run};
+use crate::shim::volumes::part_of;
 
 /// A shim that makes the same container for an agent that was killed gets this long, as a new one would.
 const ANOTHER: Duration = Duration::from_secs(120);
@@ -58,11 +59,12 @@ impl Inner {
             Error::NotFound { doing, .. } => Error::not_found(doing, format!("image {}", spec.image.image)),
             other => other,
         })?;
+        let mounted = self.mounted_images(doing, &spec).await?;
         let id = new_id().map_err(|e| Error::failed(doing, e))?;
         let (inner, said, new) = (Arc::clone(self), doing.to_owned(), id.clone());
         let prepared = blocking(doing, move || {
             Ok(inner
-                .prepare(&said, &new, &pod, &spec, &image)
+                .prepare(&said, &new, &pod, &spec, (&image, &mounted))
                 .and_then(|()| inner.still_takes(&said, &pod.id)))
         });
         let prepared = prepared.await?;
@@ -82,6 +84,21 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// The images that are mounted into the container, in the order of its mounts.
+    async fn mounted_images(&self, doing: &str, spec: &ContainerSpec) -> Result<Vec<Image>> {
+        let mut all = Vec::new();
+        for volume in spec.mounts.iter().filter_map(|m| m.image.as_ref()) {
+            let found = self.images.get(&volume.image.image).await;
+            all.push(found.map_err(|error| match errors::image(doing, &error) {
+                Error::NotFound { doing, .. } => {
+                    Error::not_found(doing, format!("image {}", volume.image.image))
+                }
+                other => other,
+            })?);
+        }
+        Ok(all)
     }
 
     /// Whether the sandbox was left alone since its container was written down. Blocks.
@@ -142,7 +159,7 @@ impl Inner {
         id: &str,
         pod: &SandboxRecord,
         spec: &ContainerSpec,
-        image: &Image,
+        (image, mounted): (&Image, &[Image]),
     ) -> Result<()> {
         let failed = |what: &'static str| move |e: io::Error| Error::failed(doing, format!("{what}: {e}"));
         let (dir, run_dir) = (self.layout.container(id), self.layout.run(id));
@@ -153,7 +170,8 @@ impl Inner {
             format!("/{}/{id}", parent.trim_matches('/'))
         };
         let rootfs = dir.join("rootfs");
-        let bundle = self.bundle(doing, pod, spec, image, &rootfs, &cgroup)?;
+        let (placed, images) = place_images(spec, mounted, &run_dir);
+        let bundle = self.bundle(doing, pod, &placed, image, &rootfs, &cgroup)?;
         let log = (!spec.log_path.as_os_str().is_empty() && !pod.spec.log_directory.as_os_str().is_empty())
             .then(|| pod.spec.log_directory.join(&spec.log_path));
         let mut record = ContainerRecord {
@@ -163,6 +181,7 @@ impl Inner {
             attempt: spec.attempt,
             image: spec.image.image.clone(),
             image_id: image.id.clone(),
+            mounted_images: mounted.iter().map(|image| image.id.clone()).collect(),
             created_at: Time::now(),
             labels: spec.labels.clone(),
             annotations: spec.annotations.clone(),
@@ -199,6 +218,7 @@ impl Inner {
             upper: dir.join("upper"),
             work: dir.join("work"),
             no_devices: self.node.cgroup_v2 && !spec.security.privileged,
+            images,
             bundle,
             cgroup,
         };
@@ -288,6 +308,26 @@ impl Inner {
         let limits = bundle::resources(resources, &self.node);
         blocking(doing, move || apply(&record, &limits)).await
     }
+}
+
+/// Gives every mounted image a place in the shim's directory, as the source of its mount.
+fn place_images(spec: &ContainerSpec, mounted: &[Image], run_dir: &Path) -> (ContainerSpec, Vec<ImageMount>) {
+    let mut placed = spec.clone();
+    let mut images = Vec::new();
+    let wanted = placed.mounts.iter_mut().filter(|mount| mount.image.is_some());
+    for (number, (mount, image)) in wanted.zip(mounted).enumerate() {
+        let Some(volume) = mount.image.take() else { continue };
+        let at = run_dir.join(format!("image-{number}"));
+        mount.source = if volume.sub_path.is_empty() { at.clone() } else { part_of(&at) };
+        mount.read_only = true;
+        images.push(ImageMount {
+            name: volume.image.image,
+            at,
+            lower: image.layers.clone(),
+            sub_path: volume.sub_path,
+        });
+    }
+    (placed, images)
 }
 
 fn apply(record: &ContainerRecord, limits: &oci_spec::runtime::LinuxResources) -> io::Result<()> {

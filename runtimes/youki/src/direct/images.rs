@@ -88,7 +88,10 @@ impl Inner {
     fn images_in_use(&self) -> std::io::Result<HashSet<String>> {
         let mut ids = HashSet::new();
         for id in super::records::ids(&self.layout.containers())? {
-            ids.extend(self.any_container(&id)?.map(|(record, _)| record.image_id.clone()));
+            if let Some((record, _)) = self.any_container(&id)? {
+                ids.insert(record.image_id.clone());
+                ids.extend(record.mounted_images.iter().cloned());
+            }
         }
         Ok(ids)
     }

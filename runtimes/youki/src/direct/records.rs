@@ -51,6 +51,9 @@ pub(crate) struct ContainerRecord {
     /// As the user wrote it.
     pub image: String,
     pub image_id: String,
+    /// Ids of the images that are mounted into it.
+    #[serde(default)]
+    pub mounted_images: Vec<String>,
     pub created_at: Time,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,

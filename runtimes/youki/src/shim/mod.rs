@@ -17,6 +17,7 @@ mod rootfs;
 mod serve;
 mod signals;
 mod trace;
+pub(crate) mod volumes;
 mod wait;
 
 use std::ffi::OsStr;

@@ -58,10 +58,26 @@ pub struct ShimSpec {
     /// Whether device nodes of the image, or made later, are dead: where no cgroup rules their use.
     #[serde(default)]
     pub no_devices: bool,
+    /// Images that are mounted into the container.
+    #[serde(default)]
+    pub images: Vec<ImageMount>,
     /// The OCI configuration, its user not resolved yet.
     pub bundle: Bundle,
     /// The container's cgroup, absolute below each hierarchy's root.
     pub cgroup: String,
+}
+
+/// An image as the source of a mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// Its name, for messages.
+    pub name: String,
+    /// Where it is mounted, in the shim's own mount namespace.
+    pub at: PathBuf,
+    /// Its layers, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// The part that is wanted; empty for all of it.
+    pub sub_path: String,
 }
 
 /// A container that was made.

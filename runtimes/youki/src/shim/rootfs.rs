@@ -8,12 +8,12 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_change,
-    move_mount, open_tree,
+    MountFlags, MountPropagationFlags, OpenTreeFlags, mount, mount_bind, mount_change, open_tree,
 };
 
 use super::error::{Doing as _, Error, Result};
 use super::protocol::ShimSpec;
+use super::volumes;
 use crate::image::inroot::Root;
 
 /// The mount namespace the shim came from.
@@ -36,7 +36,8 @@ pub(crate) fn leave_home(spec: &mut ShimSpec, run_dir: &Path) -> Result<Home> {
         .doing(|| "keep mounts from spreading".into())?;
     for (number, (tree, mount)) in shared.into_iter().enumerate() {
         let at = run_dir.join(format!("shared-{number}"));
-        attach(&tree, &at).doing(|| format!("bind the source of {}", mount.destination().display()))?;
+        volumes::attach(&tree, &at)
+            .doing(|| format!("bind the source of {}", mount.destination().display()))?;
         mount.set_source(Some(at));
     }
     Ok(Home(home))
@@ -66,15 +67,6 @@ fn is_shared(mountinfo: &str, path: &Path) -> bool {
     };
     // Of equals the last one lies on top.
     mountinfo.lines().filter_map(holds).max_by_key(|(length, _)| *length).is_some_and(|(_, shared)| shared)
-}
-
-fn attach(tree: &OwnedFd, at: &Path) -> std::io::Result<()> {
-    if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(tree)?.st_mode).is_dir() {
-        std::fs::create_dir(at)?;
-    } else {
-        File::create(at)?;
-    }
-    Ok(move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Goes back. What was mounted in between lives on in the container alone.

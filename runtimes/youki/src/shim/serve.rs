@@ -20,7 +20,7 @@ use super::files::{read_json, write_json};
 use super::log::{Lines, LogFile, Stream};
 use super::make::{self, Output};
 use super::protocol::{Exit, Made, Reply, Request, ShimSpec, State, kept, run};
-use super::{rootfs, trace, wait};
+use super::{rootfs, trace, volumes, wait};
 use crate::cgroup::Cgroup;
 
 /// How long output may still come after the container's last process is gone: only from one that moved itself elsewhere.
@@ -86,6 +86,8 @@ fn make(run_dir: &Path) -> Result<Shim> {
     let listener = UnixListener::bind(run::SOCKET).doing(|| "listen for the agent".into())?;
     let score = make::protect();
     let home = rootfs::leave_home(&mut spec, run_dir)?;
+    volumes::images(&spec)?;
+    volumes::seclude(&mut spec, run_dir)?;
     let made = make::container(&spec, run_dir)?;
     rootfs::go_home(&home)?;
     make::protect_again(&score);
