@@ -17,6 +17,7 @@ use crate::node::facts;
 use crate::node::image_gc::Policy as ImagePolicy;
 use crate::node::log_rotation::Policy as LogPolicy;
 use crate::pod::dns::Settings as DnsSettings;
+use crate::pod::sysctl::{Allowed, BadPattern};
 
 pub use dns::DnsFlags;
 pub use images::ImageFlags;
@@ -124,6 +125,9 @@ pub struct RunFlags {
     /// Give containers the runtime's default seccomp profile
     #[arg(long)]
     pub seccomp_default: bool,
+    /// Kernel parameters that pods may set besides the safe ones: names, or beginnings of names with * at the end
+    #[arg(long, value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Names.
     #[command(flatten)]
     pub dns: DnsFlags,
@@ -160,6 +164,8 @@ pub struct Config {
     pub cgroup_driver: Option<CgroupDriver>,
     /// Default seccomp profile for containers.
     pub seccomp_default: bool,
+    /// Kernel parameters that pods may set besides the safe ones.
+    pub allowed_unsafe_sysctls: Allowed,
     /// Names.
     pub dns: DnsSettings,
     /// How images are pulled.
@@ -210,6 +216,9 @@ pub enum ConfigError {
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
+    /// A pattern of kernel parameters is none.
+    #[error("--allowed-unsafe-sysctls: {0}")]
+    Sysctls(#[from] BadPattern),
 }
 
 impl Config {
@@ -236,6 +245,7 @@ impl Config {
             cgroup_root: run.cgroup_root.clone(),
             cgroup_driver: run.cgroup_driver.map(CgroupDriver::from),
             seccomp_default: run.seccomp_default,
+            allowed_unsafe_sysctls: Allowed::parse(run.allowed_unsafe_sysctls.iter().map(String::as_str))?,
             dns: run.dns.settings()?,
             images: run.images.settings(&runtime.root_dir)?,
             image_gc: run.images.policy()?,
@@ -402,6 +412,10 @@ mod tests {
         assert_eq!(named, ConfigError::NodeName { name: "a_b".into() });
         let often = refused("--pod-manifest-path /m --hostname-override n --file-check-frequency 9ms");
         assert_eq!(often, ConfigError::Frequency);
+        let sysctls = refused(
+            "--pod-manifest-path /m --hostname-override n --allowed-unsafe-sysctls net.*,vm.swappiness",
+        );
+        assert_eq!(sysctls, ConfigError::Sysctls(BadPattern::NotNamespaced("vm.swappiness".into())));
     }
 
     #[test]

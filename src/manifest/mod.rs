@@ -9,6 +9,7 @@ mod admit_life;
 mod admit_names;
 mod admit_parts;
 mod admit_probes;
+mod admit_security;
 mod admit_volumes;
 mod check;
 mod claims;

@@ -1,6 +1,7 @@
 //! A pod's manifest as runtime specs; both backends share it. May use the API's types and the contract; only
 //! [`files`] touches the disk.
 
+pub mod admission;
 pub mod container;
 pub mod dns;
 pub mod downward;
@@ -13,6 +14,8 @@ pub mod identity;
 pub mod objects;
 pub mod resources;
 pub mod sandbox;
+pub mod security;
+pub mod sysctl;
 pub mod volumes;
 
 use std::net::IpAddr;
@@ -47,4 +50,6 @@ pub struct NodeFacts {
     pub seccomp_default: bool,
     /// What the node says about names.
     pub dns: dns::Settings,
+    /// What decides about security besides.
+    pub security: security::Facts,
 }

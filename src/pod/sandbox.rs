@@ -3,14 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodSpec};
-use podstead_runtime::{
-    DnsConfig, LinuxResources, NamespaceMode, Namespaces, PortMapping, Profile, Protocol, SandboxSecurity,
-    SandboxSpec, labels,
-};
+use podstead_runtime::{DnsConfig, LinuxResources, PortMapping, Protocol, SandboxSpec, labels};
 
 use super::dns::{self, Complaint};
 use super::hostname::{self, FqdnTooLong};
-use super::{NodeFacts, identity, resources};
+use super::{NodeFacts, identity, resources, security, sysctl};
 
 /// The sandbox of a pod's `attempt`, but for the [names](named) in it.
 pub fn sandbox_spec(node: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxSpec {
@@ -31,11 +28,8 @@ pub fn sandbox_spec(node: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxSpec {
         labels: all_labels,
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         cgroup_parent: identity::cgroup_parent(node, pod),
-        security: SandboxSecurity {
-            namespaces: namespaces(spec),
-            seccomp: Profile::RuntimeDefault,
-            ..SandboxSecurity::default()
-        },
+        sysctls: sysctls(spec),
+        security: security::sandbox(spec),
         overhead: Some(LinuxResources::default()),
         resources: Some(sum),
         pod: id,
@@ -57,10 +51,9 @@ pub fn named(
     Ok((spec, formed.complaints))
 }
 
-/// Namespaces of the pod and of each of its containers: the runtimes want both told the same.
-pub fn namespaces(spec: &PodSpec) -> Namespaces {
-    let network = if spec.host_network.unwrap_or(false) { NamespaceMode::Node } else { NamespaceMode::Pod };
-    Namespaces { network, pid: NamespaceMode::Container, ipc: NamespaceMode::Pod, user: None }
+fn sysctls(spec: &PodSpec) -> BTreeMap<String, String> {
+    let all = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
+    all.map(|s| (sysctl::normalize(&s.name), s.value.clone())).collect()
 }
 
 fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
@@ -92,6 +85,8 @@ fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
 
 #[cfg(test)]
 mod tests {
+    use podstead_runtime::NamespaceMode;
+
     use super::*;
 
     fn pod(text: &str) -> Pod {
@@ -150,6 +145,13 @@ mod tests {
         let text = "spec:\n  containers:\n  - {name: a, ports: [{containerPort: 80}, {containerPort: 80}, {containerPort: 80, name: x}]}\n\
                     \x20 - {name: b, ports: [{containerPort: 80}]}";
         assert_eq!(sandbox_spec(&NodeFacts::default(), &pod(text), 0).port_mappings.len(), 3);
+    }
+
+    #[test]
+    fn kernel_parameters_go_with_dots() {
+        let text = "spec: {containers: [], securityContext: {sysctls: [{name: net/ipv4/tcp_rmem, value: 4096 8192 8192}]}}";
+        let sysctls = sandbox_spec(&NodeFacts::default(), &pod(text), 0).sysctls;
+        assert_eq!(sysctls, BTreeMap::from([("net.ipv4.tcp_rmem".into(), "4096 8192 8192".into())]));
     }
 
     #[test]

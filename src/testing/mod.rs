@@ -49,6 +49,7 @@ use crate::images;
 use crate::manifest::{self, FileReport};
 use crate::node::{facts, image_gc, log_rotation};
 use crate::pod::dns;
+use crate::pod::sysctl::Allowed;
 use crate::reconcile::View;
 
 /// How long a wait lasts unless said otherwise: generous, for loaded machines.
@@ -111,6 +112,8 @@ pub struct Builder {
     binary: Option<PathBuf>,
     insecure_registries: Vec<String>,
     cni_conf_dir: Option<PathBuf>,
+    seccomp_default: bool,
+    allowed_unsafe_sysctls: Allowed,
     cgroup_driver: Option<CgroupDriver>,
     patience: Duration,
     changes: Vec<Change>,
@@ -145,6 +148,20 @@ impl Builder {
     #[must_use]
     pub fn cni_conf_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cni_conf_dir = Some(dir.into());
+        self
+    }
+
+    /// Containers get the runtime's seccomp profile unless they say otherwise.
+    #[must_use]
+    pub fn seccomp_default(mut self) -> Self {
+        self.seccomp_default = true;
+        self
+    }
+
+    /// Kernel parameters that pods may set besides the safe ones.
+    #[must_use]
+    pub fn allowed_unsafe_sysctls(mut self, allowed: Allowed) -> Self {
+        self.allowed_unsafe_sysctls = allowed;
         self
     }
 
@@ -214,7 +231,6 @@ impl Builder {
             container_logs_dir: dir.path().join("links"),
             cgroup_root: format!("/{name}"),
             cgroup_driver: self.cgroup_driver,
-            seccomp_default: false,
             images: images::Settings {
                 root_dir: flags.root_dir.clone(),
                 credentials: Places::only(&flags.root_dir),
@@ -223,6 +239,8 @@ impl Builder {
             image_gc: image_gc::Policy::default(),
             log_rotation: Some(log_rotation::Policy::default()),
             dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
+            seccomp_default: self.seccomp_default,
+            allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,
         };
         for change in &self.changes {
             change.0(&mut config);
@@ -280,6 +298,8 @@ impl Node {
             binary: None,
             insecure_registries: Vec::new(),
             cni_conf_dir: None,
+            seccomp_default: false,
+            allowed_unsafe_sysctls: Allowed::default(),
             cgroup_driver: None,
             patience: PATIENCE,
             changes: Vec::new(),

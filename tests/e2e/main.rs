@@ -11,6 +11,7 @@ mod offline;
 mod pods;
 mod pulls;
 mod rotation;
+mod security;
 mod slices;
 mod storm;
 mod support;

@@ -112,6 +112,7 @@ mod tests {
 
     use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
+    use super::super::tests::is_root;
     use super::*;
 
     #[test]
@@ -129,6 +130,25 @@ mod tests {
         remove(&dir).unwrap();
         assert!(!dir.exists());
         remove(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_mounted_in_it_is_not_entered() {
+        if !is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, outside) = (temp.path().join("dir"), temp.path().join("outside"));
+        fs::create_dir_all(dir.join("a/b")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "x").unwrap();
+        // Of the same file system, so that device numbers tell nothing.
+        rustix::mount::mount_bind(&outside, dir.join("a/b")).unwrap();
+        let removed = remove(&dir);
+        rustix::mount::unmount(dir.join("a/b"), rustix::mount::UnmountFlags::empty()).unwrap();
+        assert!(removed.is_err() && outside.join("kept").exists());
+        remove(&dir).unwrap();
+        assert!(!dir.exists() && outside.join("kept").exists());
     }
 
     #[test]
