@@ -16,12 +16,15 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::events::{Events, from_probes};
 use crate::execute::Executor;
+use crate::images::Images;
 use crate::manifest::{self, FileReport, FileState};
+use crate::node::image_gc::Collector;
+use crate::node::log_rotation::Rotator;
 use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files, identity, security};
 use crate::probe::{Input, Supervisor};
-use crate::reconcile::{self, View, Wanted};
 pub use crate::publish::{Published, published_path};
+use crate::reconcile::{self, View, Wanted};
 use crate::{probing, publish, report, status};
 
 /// The agent could not be started.
@@ -127,11 +130,25 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     let mut tasks = Vec::new();
     let links = keep_links(config.container_logs_dir.clone(), config.pod_logs_dir.clone(), view.clone());
     tasks.push(tokio::spawn(links));
-    tasks.push(tokio::spawn(publish::keep(Arc::clone(&runtime), node.clone(), path, view.clone(), conditions)));
+    let images = Arc::new(Images::open(&config.images));
+    let memory = Arc::clone(images.memory());
+    let collector = Collector::new(Arc::clone(&runtime), memory, config.image_gc.clone());
+    tasks.push(tokio::spawn(collector.run(view.clone())));
+    let rotator =
+        Rotator::new(Arc::clone(&runtime), config.pod_logs_dir.clone(), config.log_rotation.clone());
+    tasks.push(tokio::spawn(rotator.run(view.clone())));
+    tasks.push(tokio::spawn(publish::keep(
+        Arc::clone(&runtime),
+        node.clone(),
+        path,
+        view.clone(),
+        conditions,
+    )));
     tasks.push(tokio::spawn(drive(
         config.clone(),
         runtime,
         cgroups,
+        images,
         manifests.clone(),
         view_sender,
         stopped,
@@ -163,6 +180,7 @@ async fn drive<R: Runtime>(
     config: Config,
     runtime: Arc<R>,
     cgroups: Arc<Cgroups>,
+    images: Arc<Images>,
     manifests: watch::Receiver<Arc<manifest::Desired>>,
     view: watch::Sender<View>,
     mut stop: watch::Receiver<bool>,
@@ -180,6 +198,7 @@ async fn drive<R: Runtime>(
         storage_capacity: facts::storage_capacity(&config.root_dir),
         recursive_read_only: first.recursive_read_only,
         seccomp_default: config.seccomp_default,
+        dns: config.dns.clone(),
         security: security::Facts {
             sysctls: config.allowed_unsafe_sysctls.clone(),
             apparmor: facts::apparmor(),
@@ -197,7 +216,7 @@ async fn drive<R: Runtime>(
     let (tell_probes, probed) = watch::channel(Input::default());
     let fed = probing::feed(Arc::clone(&node), view.subscribe(), tell_probes);
     let probes = probes.run(Arc::clone(&runtime), probed, from_probes::notes(&events));
-    let executor = Executor { runtime: Arc::clone(&runtime), node, cgroups, events: events.clone() };
+    let executor = Executor { runtime: Arc::clone(&runtime), node, cgroups, images, events: events.clone() };
     tokio::select! {
         () = reconcile::run(Arc::new(executor), wanted, health, verdicts, view, stop) => {}
         () = fed => {}

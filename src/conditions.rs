@@ -10,7 +10,8 @@ pub fn of(status: &PodStatus, sidecars: impl Fn(&str) -> bool) -> Vec<PodConditi
     let completed = status.phase == PodPhase::Succeeded;
     let serving = status.init.iter().filter(|c| sidecars(&c.name)).chain(&status.containers);
     let unready = names(serving.filter(|c| !c.ready));
-    let incomplete = names(status.init.iter().filter(|c| !if sidecars(&c.name) { c.started } else { c.ready }));
+    let incomplete =
+        names(status.init.iter().filter(|c| !if sidecars(&c.name) { c.started } else { c.ready }));
     let ready = if completed {
         condition("Ready", false, "PodCompleted", String::new())
     } else {
@@ -68,10 +69,15 @@ mod tests {
 
     #[test]
     fn a_condition_is_dated_anew_only_when_it_changes() {
-        let mut first = vec![condition("Ready", false, "Why", "m".into()), condition("Initialized", true, "", String::new())];
+        let mut first = vec![
+            condition("Ready", false, "Why", "m".into()),
+            condition("Initialized", true, "", String::new()),
+        ];
         date(&mut first, &[], &at(1));
-        let mut second =
-            vec![condition("Ready", true, "Why", "m".into()), condition("Initialized", true, "", String::new())];
+        let mut second = vec![
+            condition("Ready", true, "Why", "m".into()),
+            condition("Initialized", true, "", String::new()),
+        ];
         date(&mut second, &first, &at(2));
         let times: Vec<_> = second.iter().map(|c| c.last_transition_time.clone().unwrap()).collect();
         assert_eq!(times, [at(2), at(1)]);

@@ -1,5 +1,9 @@
 //! Flags -> one checked [`Config`]; nobody re-checks after it. Reads the node's facts once.
 
+mod dns;
+mod images;
+mod logs;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,8 +12,16 @@ use clap::{Args, ValueEnum};
 use podstead_runtime::CgroupDriver;
 use thiserror::Error;
 
+use crate::images::Settings as ImageSettings;
 use crate::node::facts;
+use crate::node::image_gc::Policy as ImagePolicy;
+use crate::node::log_rotation::Policy as LogPolicy;
+use crate::pod::dns::Settings as DnsSettings;
 use crate::pod::sysctl::{Allowed, BadPattern};
+
+pub use dns::DnsFlags;
+pub use images::ImageFlags;
+pub use logs::LogFlags;
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -116,6 +128,15 @@ pub struct RunFlags {
     /// Kernel parameters that pods may set besides the safe ones: names, or beginnings of names with * at the end
     #[arg(long, value_delimiter = ',')]
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// Names.
+    #[command(flatten)]
+    pub dns: DnsFlags,
+    /// Images.
+    #[command(flatten)]
+    pub images: ImageFlags,
+    /// Logs.
+    #[command(flatten)]
+    pub logs: LogFlags,
 }
 
 /// The checked configuration of the agent.
@@ -145,6 +166,14 @@ pub struct Config {
     pub seccomp_default: bool,
     /// Kernel parameters that pods may set besides the safe ones.
     pub allowed_unsafe_sysctls: Allowed,
+    /// Names.
+    pub dns: DnsSettings,
+    /// How images are pulled.
+    pub images: ImageSettings,
+    /// When images are collected.
+    pub image_gc: ImagePolicy,
+    /// When logs are rotated; `None` for never.
+    pub log_rotation: Option<LogPolicy>,
 }
 
 /// A flag's value cannot be used.
@@ -172,6 +201,18 @@ pub enum ConfigError {
     /// The endpoint is of a kind that is not spoken.
     #[error("--container-runtime-endpoint: {0}")]
     Endpoint(String),
+    /// The cluster's domain cannot stand in a resolv.conf.
+    #[error("--cluster-domain {domain:?} is no domain name")]
+    ClusterDomain {
+        /// Its value.
+        domain: String,
+    },
+    /// Flags about images are out of range or do not fit each other.
+    #[error("{0}")]
+    Images(String),
+    /// Flags about logs are out of range.
+    #[error("{0}")]
+    Logs(String),
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
@@ -205,6 +246,10 @@ impl Config {
             cgroup_driver: run.cgroup_driver.map(CgroupDriver::from),
             seccomp_default: run.seccomp_default,
             allowed_unsafe_sysctls: Allowed::parse(run.allowed_unsafe_sysctls.iter().map(String::as_str))?,
+            dns: run.dns.settings()?,
+            images: run.images.settings(&runtime.root_dir)?,
+            image_gc: run.images.policy()?,
+            log_rotation: run.logs.policy()?,
         })
     }
 }
@@ -286,6 +331,68 @@ mod tests {
     }
 
     #[test]
+    fn the_classic_line_of_fedoras_kubelet_works_as_it_stands() {
+        let line =
+            "--cluster-dns=10.254.0.10 --cluster-domain=kube.local --pod-manifest-path=/etc/kubelet.d/";
+        let config = config(&format!("{line} --hostname-override n")).unwrap();
+        assert_eq!(config.manifest_path, Path::new("/etc/kubelet.d/"));
+        assert_eq!(config.dns.servers, ["10.254.0.10".parse::<IpAddr>().unwrap()]);
+        assert_eq!(config.dns.domain, "kube.local");
+        assert_eq!(config.dns.resolv_conf.as_deref(), Some(Path::new("/etc/resolv.conf")));
+    }
+
+    #[test]
+    fn dns_servers_are_comma_separated_and_repeated_and_no_resolver_is_one_too() {
+        let line = "--pod-manifest-path /m --hostname-override n --cluster-dns 10.0.0.1,fd00::1 --cluster-dns 10.0.0.2";
+        let config = config(&format!("{line} --resolv-conf=")).unwrap();
+        let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["10.0.0.1", "fd00::1", "10.0.0.2"]);
+        assert_eq!(config.dns.resolv_conf, None);
+    }
+
+    #[test]
+    fn pulls_and_collections_are_as_the_kubelets_flags_say() {
+        let plain = config("--pod-manifest-path /m --hostname-override n").unwrap();
+        assert_eq!(plain.images.rates, crate::images::limits::Rates::default());
+        assert_eq!(plain.image_gc, ImagePolicy::default());
+        let with = |flags: &str| config(&format!("--pod-manifest-path /m --hostname-override n {flags}"));
+        let parallel = |flags: &str| with(flags).unwrap().images.rates.parallel;
+        assert_eq!(parallel("--serialize-image-pulls"), Some(1));
+        assert_eq!(parallel("--serialize-image-pulls=false"), None);
+        assert_eq!(parallel("--serialize-image-pulls=false --max-parallel-image-pulls 4"), Some(4));
+        let rates = with("--registry-qps=0 --registry-burst 3").unwrap().images.rates;
+        assert_eq!((rates.per_second, rates.burst), (0, 3));
+        let gc = "--image-gc-high-threshold=50 --image-gc-low-threshold=40 --minimum-image-ttl-duration=1m";
+        let gc = with(gc).unwrap().image_gc;
+        assert_eq!((gc.high, gc.low, gc.min_age), (50, 40, Duration::from_secs(60)));
+        for (flags, why) in [
+            ("--max-parallel-image-pulls 2", "--serialize-image-pulls=false"),
+            ("--serialize-image-pulls=false --max-parallel-image-pulls 0", "at least 1"),
+            ("--image-gc-high-threshold 101", "between 0 and 100"),
+            ("--image-gc-low-threshold 85", "less than"),
+        ] {
+            let error = with(flags).unwrap_err().to_string();
+            assert!(error.contains(why), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn logs_are_rotated_by_size_and_number() {
+        let with = |flags: &str| config(&format!("--pod-manifest-path /m --hostname-override n {flags}"));
+        assert_eq!(with("").unwrap().log_rotation, Some(LogPolicy::default()));
+        let given = with("--container-log-max-size=100k --container-log-max-files 2").unwrap().log_rotation;
+        let given = given.unwrap();
+        assert_eq!((given.max_size, given.max_files), (100_000, 2));
+        assert_eq!(with("--container-log-max-size=-1").unwrap().log_rotation, None);
+        for flags in
+            ["--container-log-max-size x", "--container-log-max-size 0", "--container-log-max-files 1"]
+        {
+            let error = with(flags).unwrap_err().to_string();
+            assert!(error.contains(flags.split(' ').next().unwrap_or_default()), "{flags}: {error}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         let refused = |flags: &str| config(flags).unwrap_err();
         assert_eq!(refused("--hostname-override n"), ConfigError::NoManifestPath);
@@ -297,6 +404,10 @@ mod tests {
             let error = refused(&format!("--hostname-override n --{flag} a/b {more}"));
             assert_eq!(error, ConfigError::Relative { flag, path: "a/b".into() });
         }
+        let relative = refused("--pod-manifest-path /m --hostname-override n --resolv-conf a");
+        assert_eq!(relative, ConfigError::Relative { flag: "resolv-conf", path: "a".into() });
+        let domain = refused("--pod-manifest-path /m --hostname-override n --cluster-domain a\u{7}");
+        assert!(domain.to_string().contains("--cluster-domain"), "{domain}");
         let named = refused("--pod-manifest-path /m --hostname-override a_b");
         assert_eq!(named, ConfigError::NodeName { name: "a_b".into() });
         let often = refused("--pod-manifest-path /m --hostname-override n --file-check-frequency 9ms");

@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podstead_runtime::{
-    CgroupDriver, ContainerId, ContainerSpec, Error, ImageSpec, PodUid, Retry, Runtime, SandboxId, labels,
+    CgroupDriver, ContainerId, ContainerSpec, Error, ImageSpec, PodUid, Retry, Runtime, SandboxId,
+    SandboxSpec, labels,
 };
 
 use crate::events::{Events, from_steps};
 use crate::hooks;
-use crate::images::{self, ImageProblem};
+use crate::images::{ImageProblem, Images};
 use crate::node::cgroup::Cgroups;
-use crate::node::systemd;
+use crate::node::{resolver, systemd};
 use crate::plan::{self, Action};
+use crate::pod::dns::Complaint;
 use crate::pod::{NodeFacts, admission, container, files, identity, resources, sandbox, security, volumes};
 use crate::{probe, probing};
 
@@ -27,6 +29,8 @@ pub struct Executor<R> {
     pub node: Arc<NodeFacts>,
     /// Its cgroups.
     pub cgroups: Arc<Cgroups>,
+    /// Its images.
+    pub images: Arc<Images>,
     /// Where it is told what happens to pods.
     pub events: Events,
 }
@@ -103,10 +107,11 @@ impl<R: Runtime> Executor<R> {
                 let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
                 let image = container::image_spec(&pod, spec);
                 let tell = from_steps::image(&self.events, uid, container, &image.image);
-                return Ok(Some(images::ensure(runtime, &image, policy, &tell).await?));
+                return Ok(Some(self.images.ensure(runtime, &image, policy, &tell).await?));
             }
             Action::RunSandbox { attempt, .. } => {
-                let spec = sandbox::sandbox_spec(&self.node, &*context.manifest()?, *attempt);
+                let (spec, complaints) = self.sandbox_spec(&*context.manifest()?, *attempt).await?;
+                from_steps::names(&self.events, &spec.pod.uid, complaints);
                 runtime.run_sandbox(&spec).await?;
             }
             Action::CreateContainer { sandbox, container, attempt, image_id, annotations, .. } => {
@@ -141,6 +146,18 @@ impl<R: Runtime> Executor<R> {
         Ok(None)
     }
 
+    /// The sandbox's spec; the node's resolver is read anew each time.
+    async fn sandbox_spec(&self, pod: &Pod, attempt: u32) -> Result<(SandboxSpec, Vec<Complaint>), Failed> {
+        let path = self.node.dns.resolv_conf.clone();
+        let nodes_resolver = blocking(move || resolver::read(path.as_deref()).map_err(host)).await?;
+        let spec = sandbox::sandbox_spec(&self.node, pod, attempt);
+        sandbox::named(spec, &self.node, pod, &nodes_resolver).map_err(|error| Failed {
+            retry: Retry::Never,
+            reason: "",
+            message: error.to_string(),
+        })
+    }
+
     async fn prepare(&self, pod: Arc<Pod>) -> Result<(), Failed> {
         admission::admit(&self.node, &pod)?;
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
@@ -168,7 +185,7 @@ impl<R: Runtime> Executor<R> {
         for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
             let uid = identity::identity(&pod).uid;
             let tell = from_steps::image(&self.events, &uid, name, &image.image);
-            images::ensure(&*self.runtime, &image, &policy, &tell).await?;
+            self.images.ensure(&*self.runtime, &image, &policy, &tell).await?;
         }
         security::verify_non_root(&pod, find(&pod, name)?, &instance.image_user).map_err(config)?;
         let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
@@ -182,7 +199,7 @@ impl<R: Runtime> Executor<R> {
             prepared(&node, &owned, container, instance)
         })
         .await?;
-        let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
+        let (sandbox_spec, _) = self.sandbox_spec(&pod, context.sandbox_attempt).await?;
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
     }

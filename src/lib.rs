@@ -8,6 +8,7 @@ pub mod backend;
 pub mod cli;
 pub mod conditions;
 pub mod config;
+pub mod credentials;
 pub mod desired;
 pub mod events;
 pub mod execute;

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time as ApiTime};
 use podstead_runtime::{PodIdentity, PodUid, Snapshot, Time, labels};
 
-use crate::plan::status::{ContainerStatus, PodPhase, PodStatus, State, Terminated, pod_status};
 use crate::conditions;
+use crate::plan::status::{ContainerStatus, PodPhase, PodStatus, State, Terminated, pod_status};
 use crate::plan::{self, Known, Observed};
 use crate::pod::downward::one_of_each_family;
 use crate::pod::resources::qos_class;

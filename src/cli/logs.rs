@@ -9,6 +9,7 @@ use anyhow::Context;
 use podstead_runtime::Runtime;
 
 use super::find;
+use super::follow::Followed;
 
 /// How much is read at first to find the last lines.
 const BLOCK: u64 = 16 * 1024;
@@ -42,40 +43,39 @@ pub struct Args {
 pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
     let container = find::observe(runtime, &args.what, args.container.as_deref(), args.previous).await?;
     let path = container.log_path.clone();
-    let open = || File::open(&path).with_context(|| format!("open the log {}", path.display()));
-    let mut file = open()?;
+    let mut running = container.is_running();
+    let mut file = open(&path, running).await?;
     if let Some(lines) = args.tail {
         let start = tail_start(&mut file, lines).with_context(|| format!("read {}", path.display()))?;
         file.seek(SeekFrom::Start(start))?;
     }
     let mut printer = Printer::new(args.timestamps);
-    let mut read = printer.print_all(&mut file)?;
-    let mut running = container.is_running();
+    let mut followed = Followed::new(&path, file);
+    let mut read = followed.look(false, |file| printer.print_all(file))?;
     while args.follow && running && read {
         tokio::time::sleep(Duration::from_millis(250)).await;
         // Asked before the last read, so that nothing said before the end is missed.
         running = still_runs(runtime, &container.id).await;
-        let moved = rotated(&file, &path);
-        read = printer.print_all(&mut file)?;
-        if moved && read {
-            file = open()?;
-            read = printer.print_all(&mut file)?;
-        }
+        read = followed.look(!running, |file| printer.print_all(file))?;
     }
     Ok(())
+}
+
+/// Opens the log. While it is rotated there is none for a moment.
+async fn open(path: &Path, running: bool) -> anyhow::Result<File> {
+    let mut tries = if running { 20 } else { 0 };
+    loop {
+        match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries > 0 => tries -= 1,
+            opened => return opened.with_context(|| format!("open the log {}", path.display())),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn still_runs<R: Runtime>(runtime: &R, id: &podstead_runtime::ContainerId) -> bool {
     let seen = runtime.observe().await;
     seen.map_or(true, |s| s.containers.iter().any(|c| c.id == *id && c.is_running()))
-}
-
-fn rotated(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), std::fs::metadata(path)) {
-        (Ok(open), Ok(named)) => open.ino() != named.ino(),
-        _ => false,
-    }
 }
 
 /// Where the last `n` whole lines begin: parts of a long line (`P`) count with their end (`F`). Reads from the end

@@ -3,6 +3,7 @@
 pub mod describe;
 pub mod exec;
 pub mod find;
+mod follow;
 pub mod images;
 pub mod inspect;
 pub mod logs;
@@ -43,7 +44,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run the agent: keep the pods of the manifests running
-    Run(crate::config::RunFlags),
+    Run(Box<crate::config::RunFlags>),
     /// List containers
     Ps(ps::Args),
     /// List pods

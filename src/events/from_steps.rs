@@ -9,6 +9,7 @@ use podstead_runtime::PodUid;
 
 use super::{Events, Happening, Type};
 use crate::plan::{self, Action, Observed, Plan, Reason, Step, Verb, WaitReason};
+use crate::pod::dns::Complaint;
 
 use Type::{Normal, Warning};
 
@@ -23,6 +24,8 @@ pub enum Image {
     Pulled {
         /// How long that took.
         took: Duration,
+        /// The same with the time until its turn came.
+        with_waiting: Duration,
         /// Bytes on disk; 0 when the runtime does not say.
         size: u64,
     },
@@ -139,6 +142,13 @@ pub fn pre_stop_failed(events: &Events, pod: &PodUid, container: &str, message: 
     say(events, pod, Some(container), Warning, "FailedPreStopHook", text);
 }
 
+/// To be called when a pod's names are not as its manifest asks for.
+pub fn names(events: &Events, pod: &PodUid, complaints: Vec<Complaint>) {
+    for Complaint { reason, message } in complaints {
+        say(events, pod, None, Warning, reason, message);
+    }
+}
+
 /// What to tell of an image while it is made present for a container.
 pub fn image<'a>(
     events: &'a Events,
@@ -150,11 +160,12 @@ pub fn image<'a>(
         let (reason, message) = match what {
             Image::Present => ("Pulled", format!("Container image {image:?} already present on machine")),
             Image::Pulling => ("Pulling", format!("Pulling image {image:?}")),
-            Image::Pulled { took, size } => {
-                let took = format!("{:.3}s", took.as_secs_f64());
+            Image::Pulled { took, with_waiting, size } => {
+                let seconds = |time: Duration| format!("{:.3}s", time.as_secs_f64());
+                let (took, waited) = (seconds(took), seconds(with_waiting));
                 let size = if size > 0 { format!(" Image size: {size} bytes.") } else { String::new() };
                 let text =
-                    format!("Successfully pulled image {image:?} in {took} ({took} including waiting).");
+                    format!("Successfully pulled image {image:?} in {took} ({waited} including waiting).");
                 ("Pulled", text + &size)
             }
         };
@@ -248,12 +259,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_of_a_pods_names_is_a_warning() {
+        let events = Events::default();
+        let complaint = Complaint { reason: "DNSConfigForming", message: "too many".into() };
+        names(&events, &uid(), vec![complaint]);
+        let book = events.book();
+        let told: Vec<_> = book.pages[&uid()].records.iter().map(|r| (r.kind, r.reason.as_str())).collect();
+        assert_eq!(told, [(Warning, "DNSConfigForming")]);
+    }
+
+    #[test]
     fn a_pods_life_reads_as_the_kubelet_tells_it() {
         let events = Events::default();
         let (uid, mut observed) = (uid(), Observed::default());
         let tell = image(&events, &uid, "web", "i:1");
         tell(Image::Pulling);
-        tell(Image::Pulled { took: Duration::from_millis(1500), size: 42 });
+        let (took, with_waiting) = (Duration::from_millis(1500), Duration::from_secs(3));
+        tell(Image::Pulled { took, with_waiting, size: 42 });
         tell(Image::Present);
         let create = Action::CreateContainer {
             uid: uid.clone(),
@@ -288,7 +310,7 @@ mod tests {
             told(&events),
             [
                 "Normal Pulling {web} Pulling image \"i:1\" x1",
-                "Normal Pulled {web} Successfully pulled image \"i:1\" in 1.500s (1.500s including waiting). Image \
+                "Normal Pulled {web} Successfully pulled image \"i:1\" in 1.500s (3.000s including waiting). Image \
                  size: 42 bytes. x1",
                 "Normal Pulled {web} Container image \"i:1\" already present on machine x1",
                 "Normal Created {web} Container created x1",

@@ -31,7 +31,6 @@ use Support::{Dropped, MayNotReference, Never, NoEffect, NotYet, NotYetUnless, P
 
 const SCHEDULING: &str = "scheduling is over: a static pod's node is given";
 const SERVER: &str = "set by an API server";
-const OFF: &[&str] = &["false"];
 const EMPTY: &[&str] = &["{}"];
 
 /// Field path (`[]` after lists) and what happens to it; in the order of the documentation.
@@ -346,20 +345,24 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.affinity.podAffinity", NoEffect(SCHEDULING)),
     ("spec.affinity.podAntiAffinity", NoEffect(SCHEDULING)),
     ("spec.automountServiceAccountToken", NoEffect("a static pod has no service account")),
-    ("spec.dnsConfig", NotYetUnless(EMPTY, "DNS settings of a pod")),
-    (
-        "spec.dnsPolicy",
-        NotYetUnless(&["ClusterFirst", "ClusterFirstWithHostNet", "Default"], "DNS settings of a pod"),
-    ),
+    ("spec.dnsConfig", Supported),
+    ("spec.dnsConfig.nameservers", Supported),
+    ("spec.dnsConfig.options", Supported),
+    ("spec.dnsConfig.options[].name", Supported),
+    ("spec.dnsConfig.options[].value", Supported),
+    ("spec.dnsConfig.searches", Supported),
+    ("spec.dnsPolicy", Supported),
     ("spec.enableServiceLinks", NoEffect("there are no services without an API server")),
     ("spec.ephemeralContainers", Never("ephemeral containers cannot be part of a manifest")),
     ("spec.evictionResponders", NotYet("eviction responders")),
-    ("spec.hostAliases", NotYet("host aliases")),
+    ("spec.hostAliases", Supported),
+    ("spec.hostAliases[].hostnames", Supported),
+    ("spec.hostAliases[].ip", Supported),
     ("spec.hostIPC", Supported),
     ("spec.hostPID", Supported),
     ("spec.hostUsers", NotYetUnless(&["true"], "user namespaces")),
-    ("spec.hostname", NotYet("a hostname other than the pod's name")),
-    ("spec.hostnameOverride", NotYet("a hostname other than the pod's name")),
+    ("spec.hostname", Supported),
+    ("spec.hostnameOverride", Supported),
     ("spec.imagePullSecrets", MayNotReference("secrets")),
     ("spec.initContainers", Supported),
     ("spec.nodeName", NoEffect("overwritten with this node's name")),
@@ -409,9 +412,9 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.securityContext.windowsOptions", Never("podstead runs on Linux")),
     ("spec.serviceAccount", MayNotReference("serviceaccounts")),
     ("spec.serviceAccountName", MayNotReference("serviceaccounts")),
-    ("spec.setHostnameAsFQDN", NotYetUnless(OFF, "a fully qualified hostname")),
+    ("spec.setHostnameAsFQDN", Supported),
     ("spec.shareProcessNamespace", Supported),
-    ("spec.subdomain", NotYet("a subdomain")),
+    ("spec.subdomain", Supported),
     ("spec.tolerations", NoEffect("kept and shown; a static pod tolerates every taint")),
     ("spec.topologySpreadConstraints", NoEffect(SCHEDULING)),
     ("status", Dropped("the status is observed, not given")),

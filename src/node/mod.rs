@@ -1,7 +1,11 @@
-//! The node's side of a pod that no runtime looks after: cgroup parents, log links, facts of the machine. Blocking;
-//! touches `/proc` and `/sys/fs/cgroup` below `kubepods`, and the directory of log links.
+//! The node's side of a pod that no runtime looks after: cgroup parents, log links and rotation, image collection, facts of
+//! the machine. Touches `/proc`, `/sys/fs/cgroup` below `kubepods`, the pods' logs and the links to them, and the node's
+//! `resolv.conf`; `image_gc` and `log_rotation` also ask the runtime.
 
 pub mod cgroup;
 pub mod facts;
+pub mod image_gc;
 pub mod links;
+pub mod log_rotation;
+pub mod resolver;
 pub mod systemd;

@@ -322,7 +322,7 @@ fn image_failure(failure: &Failure, image: &str, now: Time) -> State {
     let pausing =
         failure.count > 1 || now.since(failure.at) >= backoff::pause_after(failure, Verb::EnsureImage);
     let (reason, message) = match failure.reason.as_str() {
-        "" | "ErrImagePull" if pausing => {
+        "" | "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed" if pausing => {
             let message = format!("Back-off pulling image \"{image}\": {}", failure.message);
             ("ImagePullBackOff", message)
         }

@@ -1,4 +1,4 @@
-//! Names that follow from a pod's identity: directories, cgroups, host name (`kubelet-static-pods.md 2.9, 4.1, 4.5`). Pure.
+//! Names that follow from a pod's identity: directories, cgroups (`kubelet-static-pods.md 2.9, 4.1, 4.5`). Pure.
 
 use std::path::PathBuf;
 
@@ -60,18 +60,6 @@ pub fn slice(path: &str) -> String {
     parts.join("-") + ".slice"
 }
 
-/// The pod's host name: `spec.hostname`, else its name, at most 63 characters; empty on the node's network.
-pub fn hostname(pod: &Pod) -> String {
-    let spec = pod.spec.as_ref();
-    if spec.and_then(|s| s.host_network).unwrap_or(false) {
-        return String::new();
-    }
-    let given = spec.and_then(|s| s.hostname.clone()).filter(|h| !h.is_empty());
-    let mut name = given.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
-    name.truncate(63);
-    name.trim_end_matches(['-', '.']).to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::PodSpec;
@@ -93,16 +81,6 @@ mod tests {
         assert_eq!(cgroup_parent(&node, &pod("a", "1-2")), "kubepods-besteffort-pod1_2.slice");
         node.cgroup_root = "/own/".into();
         assert_eq!(cgroup_path(&node, &pod("a", "1")), "/own/kubepods/besteffort/pod1");
-    }
-
-    #[test]
-    fn host_names_are_cut_to_63_and_end_well() {
-        let long = "a".repeat(62) + "-bc";
-        assert_eq!(hostname(&pod(&long, "")), "a".repeat(62));
-        let mut host = pod("web-node", "");
-        assert_eq!(hostname(&host), "web-node");
-        host.spec.as_mut().unwrap().host_network = Some(true);
-        assert_eq!(hostname(&host), "");
     }
 
     #[test]

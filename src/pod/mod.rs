@@ -3,10 +3,13 @@
 
 pub mod admission;
 pub mod container;
+pub mod dns;
 pub mod downward;
 pub mod env;
 pub mod envfile;
 pub mod files;
+pub mod hostname;
+pub mod hosts;
 pub mod identity;
 pub mod objects;
 pub mod resources;
@@ -45,6 +48,8 @@ pub struct NodeFacts {
     pub recursive_read_only: bool,
     /// Containers get the runtime's seccomp profile unless they say otherwise (`--seccomp-default`).
     pub seccomp_default: bool,
+    /// What the node says about names.
+    pub dns: dns::Settings,
     /// What decides about security besides.
     pub security: security::Facts,
 }

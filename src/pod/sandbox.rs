@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use podstead_runtime::{LinuxResources, PortMapping, Protocol, SandboxSpec, labels};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodSpec};
+use podstead_runtime::{DnsConfig, LinuxResources, PortMapping, Protocol, SandboxSpec, labels};
 
+use super::dns::{self, Complaint};
+use super::hostname::{self, FqdnTooLong};
 use super::{NodeFacts, identity, resources, security, sysctl};
 
-/// The sandbox of a pod's `attempt`.
+/// The sandbox of a pod's `attempt`, but for the [names](named) in it.
 pub fn sandbox_spec(node: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxSpec {
     let default = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&default);
@@ -19,7 +21,7 @@ pub fn sandbox_spec(node: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxSpec {
     let sum = resources::pod(spec);
     SandboxSpec {
         attempt,
-        hostname: identity::hostname(pod),
+        hostname: hostname::short(pod),
         log_directory: identity::log_dir(node, &id),
         dns: None,
         port_mappings: port_mappings(spec),
@@ -35,25 +37,50 @@ pub fn sandbox_spec(node: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxSpec {
     }
 }
 
+/// The same with its names: the resolver's settings, of which `nodes_resolver` are the node's, and the host name as the
+/// kernel is to have it. Also answers what of them is not as the manifest asks for.
+pub fn named(
+    mut spec: SandboxSpec,
+    node: &NodeFacts,
+    pod: &Pod,
+    nodes_resolver: &DnsConfig,
+) -> Result<(SandboxSpec, Vec<Complaint>), FqdnTooLong> {
+    let formed = dns::form(&node.dns, &node.node_ips, nodes_resolver, pod);
+    spec.hostname = hostname::kernel(pod, &node.dns.domain)?;
+    spec.dns = Some(formed.config);
+    Ok((spec, formed.complaints))
+}
+
 fn sysctls(spec: &PodSpec) -> BTreeMap<String, String> {
     let all = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
     all.map(|s| (sysctl::normalize(&s.name), s.value.clone())).collect()
 }
 
 fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
-    let ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten());
-    ports
-        .map(|port| PortMapping {
-            protocol: match port.protocol.as_deref() {
-                Some("UDP") => Protocol::Udp,
-                Some("SCTP") => Protocol::Sctp,
-                _ => Protocol::Tcp,
-            },
-            container_port: u16::try_from(port.container_port).unwrap_or(0),
-            host_port: port.host_port.and_then(|p| u16::try_from(p).ok()).unwrap_or(0),
-            host_ip: port.host_ip.clone().unwrap_or_default(),
-        })
-        .collect()
+    let mapping = |port: &ContainerPort| PortMapping {
+        protocol: match port.protocol.as_deref() {
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        },
+        container_port: u16::try_from(port.container_port).unwrap_or(0),
+        host_port: port.host_port.and_then(|p| u16::try_from(p).ok()).unwrap_or(0),
+        host_ip: port.host_ip.clone().unwrap_or_default(),
+    };
+    let mut all = Vec::new();
+    for container in &spec.containers {
+        let mut own: Vec<PortMapping> = Vec::new();
+        for port in container.ports.iter().flatten() {
+            let mapping = mapping(port);
+            // Said twice without a name, it is one port (`kubelet-static-pods.md 4.2`).
+            if port.name.as_deref().unwrap_or_default().is_empty() && own.contains(&mapping) {
+                continue;
+            }
+            own.push(mapping);
+        }
+        all.append(&mut own);
+    }
+    all
 }
 
 #[cfg(test)]
@@ -93,6 +120,31 @@ mod tests {
     fn on_the_nodes_network_a_sandbox_has_no_host_name() {
         let spec = sandbox_spec(&NodeFacts::default(), &pod("spec: {hostNetwork: true, containers: []}"), 0);
         assert_eq!((spec.hostname.as_str(), spec.security.namespaces.network), ("", NamespaceMode::Node));
+    }
+
+    #[test]
+    fn names_are_the_kernels_and_the_resolvers() {
+        let mut node = NodeFacts::default();
+        node.dns.domain = "kube.local".into();
+        node.dns.servers = vec!["192.0.2.1".parse().unwrap()];
+        let of = |text: &str| {
+            let pod = pod(text);
+            named(sandbox_spec(&node, &pod, 0), &node, &pod, &DnsConfig::default())
+        };
+        let (spec, _) = of("spec: {subdomain: s, setHostnameAsFQDN: true, containers: []}").unwrap();
+        assert_eq!(spec.hostname, "web-node.s.default.svc.kube.local");
+        assert_eq!(spec.dns.unwrap().searches[0], "default.svc.kube.local");
+        let long = "s".repeat(63);
+        assert!(
+            of(&format!("spec: {{subdomain: {long}, setHostnameAsFQDN: true, containers: []}}")).is_err()
+        );
+    }
+
+    #[test]
+    fn a_port_said_twice_is_mapped_once() {
+        let text = "spec:\n  containers:\n  - {name: a, ports: [{containerPort: 80}, {containerPort: 80}, {containerPort: 80, name: x}]}\n\
+                    \x20 - {name: b, ports: [{containerPort: 80}]}";
+        assert_eq!(sandbox_spec(&NodeFacts::default(), &pod(text), 0).port_mappings.len(), 3);
     }
 
     #[test]

@@ -44,8 +44,11 @@ pub use pod::PodHandle;
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
 use crate::config::{Config, RuntimeChoice, RuntimeFlags};
+use crate::credentials::Places;
+use crate::images;
 use crate::manifest::{self, FileReport};
-use crate::node::facts;
+use crate::node::{facts, image_gc, log_rotation};
+use crate::pod::dns;
 use crate::pod::sysctl::Allowed;
 use crate::reconcile::View;
 
@@ -113,6 +116,17 @@ pub struct Builder {
     allowed_unsafe_sysctls: Allowed,
     cgroup_driver: Option<CgroupDriver>,
     patience: Duration,
+    changes: Vec<Change>,
+}
+
+/// A change of the agent's configuration.
+#[derive(Clone)]
+struct Change(Arc<dyn Fn(&mut Config) + Send + Sync>);
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Change")
+    }
 }
 
 impl Builder {
@@ -165,6 +179,13 @@ impl Builder {
         self
     }
 
+    /// Changes the agent's configuration, as flags of `podstead run` would.
+    #[must_use]
+    pub fn config(mut self, change: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
+        self.changes.push(Change(Arc::new(change)));
+        self
+    }
+
     /// Makes the node's place and starts its agent.
     pub async fn start(self) -> Result<Node, NodeError> {
         let node = self.prepare().await?;
@@ -199,7 +220,7 @@ impl Builder {
                 RuntimeChoice::Cri => None,
             },
         };
-        let config = Config {
+        let mut config = Config {
             manifest_path: dir.path().join("manifests"),
             file_check_frequency: Duration::from_secs(20),
             node_name: "node".to_owned(),
@@ -210,9 +231,20 @@ impl Builder {
             container_logs_dir: dir.path().join("links"),
             cgroup_root: format!("/{name}"),
             cgroup_driver: self.cgroup_driver,
+            images: images::Settings {
+                root_dir: flags.root_dir.clone(),
+                credentials: Places::only(&flags.root_dir),
+                ..images::Settings::default()
+            },
+            image_gc: image_gc::Policy::default(),
+            log_rotation: Some(log_rotation::Policy::default()),
+            dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
             seccomp_default: self.seccomp_default,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,
         };
+        for change in &self.changes {
+            change.0(&mut config);
+        }
         std::fs::create_dir(&config.manifest_path)
             .map_err(|source| NodeError::File { path: config.manifest_path.clone(), source })?;
         let own = OwnRuntime::new()?;
@@ -270,6 +302,7 @@ impl Node {
             allowed_unsafe_sysctls: Allowed::default(),
             cgroup_driver: None,
             patience: PATIENCE,
+            changes: Vec::new(),
         }
     }
 
@@ -283,7 +316,8 @@ impl Node {
         Ok(agent::start(&self.config, Arc::clone(self.runtime_arc()))?)
     }
 
-    fn runtime_arc(&self) -> &Arc<Backend> {
+    /// The same, to be shared.
+    pub fn runtime_arc(&self) -> &Arc<Backend> {
         // Invariant: only `drop` takes it out.
         self.backend.as_ref().unwrap_or_else(|| unreachable!("the node is being dropped"))
     }

@@ -14,7 +14,7 @@ const KILLS: u64 = 10;
 on_both!(killed_agents_leave_every_pod_running_once, a_killed_agent_restarts_nothing_and_loses_no_count);
 
 /// An agent; killed with SIGKILL when it is dropped, also by a failing test: it would go on making pods.
-struct Agent(Child);
+pub struct Agent(Child);
 
 impl Drop for Agent {
     fn drop(&mut self) {
@@ -23,11 +23,12 @@ impl Drop for Agent {
     }
 }
 
-fn agent(node: &Node) -> Agent {
+/// Runs the binary's agent on the node, with these flags besides the node's own.
+pub fn agent(node: &Node, flags: &[&str]) -> Agent {
     let log =
         std::fs::File::options().create(true).append(true).open(node.dir().join("agent.log")).expect("a log");
     let mut command = Command::new(BINARY);
-    command.arg("run").args(node.run_flags()).args(node.runtime_flags());
+    command.arg("run").args(node.run_flags()).args(node.runtime_flags()).args(flags);
     Agent(command.stdout(Stdio::null()).stderr(log).spawn().expect("start the agent"))
 }
 
@@ -65,11 +66,11 @@ async fn killed_agents_leave_every_pod_running_once(host: &Host) {
     let mut seed = u64::from(std::process::id());
     eprintln!("seed {seed}");
     for _ in 0..KILLS {
-        let victim = agent(&node);
+        let victim = agent(&node, &[]);
         tokio::time::sleep(Duration::from_millis(20 + next(&mut seed) % 400)).await;
         kill(victim);
     }
-    let last = agent(&node);
+    let last = agent(&node, &[]);
     for n in 0..PODS {
         node.pod(&name(n)).running().await.unwrap_or_else(|e| panic!("{e}\n{}", log(&node)));
     }
@@ -109,19 +110,19 @@ fn log(node: &Node) -> String {
 
 async fn a_killed_agent_restarts_nothing_and_loses_no_count(host: &Host) {
     let node = host.bare_node().await;
-    let first = agent(&node);
+    let first = agent(&node, &[]);
     let pod = node.apply("steady", &busybox("steady", "exec sleep 100000")).expect("apply");
     pod.running().await.expect("runs");
     pod.kill("c").await.expect("a crash");
     let before = pod.running_again("c", 1).await.expect("runs again");
     kill(first);
-    let second = agent(&node);
+    let second = agent(&node, &[]);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after = pod.container("c").await.expect("seen");
     assert_eq!((after.id, after.attempt, after.pid), (before.id, 1, before.pid));
     kill(second);
     pod.kill("c").await.expect("a crash while no agent runs");
-    let third = agent(&node);
+    let third = agent(&node, &[]);
     // The second restart waits for the back-off that the killed agents began.
     let last = pod.running_again("c", 2).await.expect("runs a third time");
     let seen = pod.see().await.expect("see").expect("there").1;

@@ -78,7 +78,8 @@ impl Host {
     }
 }
 
-async fn with_images(node: Node) -> Node {
+/// Imports the test images.
+pub async fn with_images(node: Node) -> Node {
     for name in ["busybox", "nginx"] {
         node.import(images().join(format!("{name}.tar"))).await.expect("import an image");
     }

@@ -355,7 +355,7 @@ impl Runtime for Fake {
     }
 
     async fn image_fs(&self) -> Result<Vec<ImageFs>> {
-        self.call(Verb::Image, "", |_| Ok(Vec::new())).await
+        self.call(Verb::Image, "", |_| Ok(vec![ImageFs { path: "/".into(), ..ImageFs::default() }])).await
     }
 }
 

@@ -293,8 +293,10 @@ impl World {
     pub fn add_image(&mut self, reference: &str) -> String {
         let id = format!("sha256:{reference}");
         let tags = vec![reference.to_owned()];
-        self.images
-            .insert(reference.to_owned(), Image { id: id.clone(), repo_tags: tags, ..Image::default() });
+        self.images.insert(
+            reference.to_owned(),
+            Image { id: id.clone(), repo_tags: tags, size: 10, ..Image::default() },
+        );
         id
     }
 

@@ -1,6 +1,5 @@
 //! The hosts file that all containers of a pod have mounted (`kubelet-static-pods.md 4.2`). Touches only that file.
 
-use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -10,7 +9,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{FilesError, failed};
-use crate::pod::{NodeFacts, identity};
+use crate::pod::{NodeFacts, hosts, identity};
 
 /// Writes the pod's hosts file and returns its path; `None` for a pod with its own network and no address yet.
 pub fn write_hosts(node: &NodeFacts, pod: &Pod, ips: &[IpAddr]) -> Result<Option<PathBuf>, FilesError> {
@@ -21,10 +20,9 @@ pub fn write_hosts(node: &NodeFacts, pod: &Pod, ips: &[IpAddr]) -> Result<Option
         return Ok(None);
     }
     let text = if host_network {
-        let nodes_own = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        format!("# Kubernetes-managed hosts file (host network).\n{nodes_own}")
+        hosts::host_network(pod, &fs::read_to_string("/etc/hosts").unwrap_or_default())
     } else {
-        hosts_text(&identity::hostname(pod), ips)
+        hosts::own(pod, &node.dns.domain, ips)
     };
     // In place, not by rename: running containers have this very inode mounted.
     // No more of it than what it should be: containers may write to it.
@@ -40,22 +38,6 @@ pub fn write_hosts(node: &NodeFacts, pod: &Pod, ips: &[IpAddr]) -> Result<Option
     Ok(Some(path))
 }
 
-fn hosts_text(hostname: &str, ips: &[IpAddr]) -> String {
-    let mut text = String::from(
-        "# Kubernetes-managed hosts file.\n\
-         127.0.0.1\tlocalhost\n\
-         ::1\tlocalhost ip6-localhost ip6-loopback\n\
-         fe00::0\tip6-localnet\n\
-         fe00::0\tip6-mcastprefix\n\
-         fe00::1\tip6-allnodes\n\
-         fe00::2\tip6-allrouters\n",
-    );
-    for ip in ips {
-        let _ = writeln!(text, "{ip}\t{hostname}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
@@ -63,15 +45,6 @@ mod tests {
     use super::super::prepare;
     use super::super::tests::{place, pod};
     use super::*;
-
-    #[test]
-    fn the_hosts_file_is_the_kubelets() {
-        let text = hosts_text("web-node", &["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()]);
-        let expected = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-                        fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n\
-                        10.0.0.7\tweb-node\nfd00::7\tweb-node\n";
-        assert_eq!(text, expected);
-    }
 
     #[test]
     fn the_hosts_file_keeps_its_inode_and_waits_for_an_address() {

@@ -215,6 +215,12 @@ fn attachment(inner: &Inner, record: &SandboxRecord) -> Attachment {
         pod_name: spec.pod.name.clone(),
         pod_uid: spec.pod.uid.0.clone(),
         ports: spec.port_mappings.iter().map(port).collect(),
+        dns: spec.dns.clone().map(|dns| network::Dns {
+            nameservers: dns.servers,
+            search: dns.searches,
+            options: dns.options,
+            ..network::Dns::default()
+        }),
         ..Attachment::default()
     }
 }

@@ -1,0 +1,134 @@
+//! Images that pods bring with them: pulled with the credentials the node has, refused by their reasons, collected when
+//! nobody uses them.
+
+use std::sync::Arc;
+
+use podstead::images::memory::Memory;
+use podstead::node::image_gc::{Collector, Disk, Policy};
+use podstead::testing::{Node, PATIENCE};
+use podstead_runtime::{Auth, ImageSpec, PullProgress, Runtime, Time};
+
+use crate::support::{Host, Registry, busybox, on_both};
+
+on_both!(
+    a_pod_is_pulled_with_the_credentials_that_the_node_has,
+    what_keeps_an_image_away_is_told_by_its_reason,
+    an_image_that_a_pod_brought_and_nobody_uses_makes_room,
+);
+
+async fn node(host: &Host, registry: &Registry) -> Node {
+    host.builder().insecure_registry(&registry.host).start().await.expect("start the node")
+}
+
+fn from(name: &str, image: &str, policy: &str) -> String {
+    busybox(name, "exec sleep 1000")
+        .replace("localhost/podstead/busybox:1", &format!("{image}\n    imagePullPolicy: {policy}"))
+}
+
+/// What the status of the pod's container says it waits for, once it is one of these reasons.
+async fn waits_for(node: &Node, pod: &str, reasons: &[&str]) -> (String, String) {
+    let mut view = node.view().expect("an agent");
+    let seen = tokio::time::timeout(PATIENCE, async {
+        loop {
+            {
+                let view = view.borrow_and_update();
+                let facts = podstead::report::Node { name: "node".into(), ..Default::default() };
+                let pods = podstead::report::pods(&view, &facts);
+                let found = pods.iter().find(|p| p.metadata.name.as_deref() == Some(&format!("{pod}-node")));
+                let status = found.and_then(|p| p.status.as_ref()?.container_statuses.as_ref()?.first());
+                let waiting = status.and_then(|s| s.state.as_ref()?.waiting.as_ref());
+                let reason = waiting.and_then(|w| w.reason.clone()).unwrap_or_default();
+                if reasons.contains(&reason.as_str()) {
+                    return (reason, waiting.and_then(|w| w.message.clone()).unwrap_or_default());
+                }
+            }
+            view.changed().await.expect("the agent lives");
+        }
+    });
+    seen.await.unwrap_or_else(|_| panic!("{pod} never waited for one of {reasons:?}"))
+}
+
+async fn a_pod_is_pulled_with_the_credentials_that_the_node_has(host: &Host) {
+    let Some(registry) = Registry::start(true) else { return };
+    let node = node(host, &registry).await;
+    let image = format!("{}/podstead/busybox:1", registry.host);
+    let root = node.config().root_dir.clone();
+    node.apply("shut", &from("shut", &image, "IfNotPresent")).expect("apply");
+    let (_, told) = waits_for(&node, "shut", &["ErrImagePull", "ImagePullBackOff"]).await;
+    assert!(told.contains(&image) && told.contains("denied"), "{told}");
+    node.remove("shut").expect("remove");
+
+    // The first fits better and is refused; the second is tried after it. "web:secret", "web:hunter2".
+    let auths = format!(
+        r#"{{"auths": {{"{0}/podstead": {{"auth": "d2ViOmh1bnRlcjI="}}, "http://{0}/v2/": {{"auth": "d2ViOnNlY3JldA=="}}}}}}"#,
+        registry.host
+    );
+    std::fs::write(root.join("config.json"), auths).expect("write");
+    let pod = node.apply("open", &from("open", &image, "Always")).expect("apply");
+    pod.running().await.expect("runs");
+    let known = Memory::open(&root).images();
+    assert!(known.values().any(|pulled| pulled.names.contains(&image)), "{known:?}");
+
+    // Another registry's credentials are nobody's here: the refusal comes without them being told.
+    let other = r#"{"auths": {"registry.example": {"auth": "d2ViOmh1bnRlcjI="}}}"#;
+    std::fs::write(root.join("config.json"), other).expect("write");
+    let nginx = format!("{}/podstead/nginx:1", registry.host);
+    node.apply("again", &from("again", &nginx, "Always")).expect("apply");
+    let (_, told) = waits_for(&node, "again", &["ErrImagePull", "ImagePullBackOff"]).await;
+    assert!(told.contains("denied") && !told.contains("hunter2"), "{told}");
+    node.remove("open").expect("remove");
+    node.remove("again").expect("remove");
+    node.empty().await.expect("nothing is left");
+    let _ = node.runtime().remove_image(&ImageSpec::from(image.as_str())).await;
+}
+
+async fn what_keeps_an_image_away_is_told_by_its_reason(host: &Host) {
+    let Some(registry) = Registry::start(false) else { return };
+    let node = node(host, &registry).await;
+    let nowhere = format!("{}/podstead/none:1", registry.host);
+    node.apply("none", &from("none", &nowhere, "IfNotPresent")).expect("apply");
+    node.apply("never", &from("never", &nowhere, "Never")).expect("apply");
+    node.apply("invalid", &from("invalid", "localhost/UPPER:1", "Always")).expect("apply");
+    let (_, told) = waits_for(&node, "none", &["ErrImagePull"]).await;
+    assert!(told.contains(&nowhere), "{told}");
+    waits_for(&node, "never", &["ErrImageNeverPull"]).await;
+    let (_, told) = waits_for(&node, "invalid", &["InvalidImageName"]).await;
+    assert!(told.contains("must be lowercase"), "{told}");
+    let (_, told) = waits_for(&node, "none", &["ImagePullBackOff"]).await;
+    assert!(told.starts_with(&format!("Back-off pulling image \"{nowhere}\": ")), "{told}");
+}
+
+async fn an_image_that_a_pod_brought_and_nobody_uses_makes_room(host: &Host) {
+    let Some(registry) = Registry::start(false) else { return };
+    let node = node(host, &registry).await;
+    let (brought, kept) =
+        (format!("{}/podstead/busybox:1", registry.host), format!("{}/podstead/nginx:1", registry.host));
+    // One that was pulled by hand.
+    let by_hand = ImageSpec::from(kept.as_str());
+    node.runtime().pull_image(&by_hand, &Auth::Anonymous, PullProgress::none()).await.expect("pull");
+    let pod = node.apply("guest", &from("guest", &brought, "IfNotPresent")).expect("apply");
+    pod.running().await.expect("runs");
+    let runtime = Arc::clone(node.runtime_arc());
+    let memory = Arc::new(Memory::open(&node.config().root_dir));
+    let full = Policy { high: 1, low: 0, min_age: std::time::Duration::ZERO, ..Policy::default() };
+    let collector = Collector::new(runtime, memory, full);
+    let at = |seconds| Time::now() + std::time::Duration::from_secs(seconds);
+    let spec = ImageSpec::from(brought.as_str());
+    let done = collector.collect(&[], at(0)).await.expect("collect");
+    assert!(done.wanted > 0 && done.removed.is_empty(), "a container has it: {done:?}");
+    node.remove("guest").expect("remove");
+    node.empty().await.expect("nothing is left");
+    let id = node.runtime().image(&spec).await.expect("look").expect("still there").id;
+    let other_names = node.runtime().image(&spec).await.expect("look").expect("there").repo_tags.len() > 1;
+    let done = collector.collect(&[], at(1)).await.expect("collect");
+    if other_names {
+        // A server that was given the test images by another name keeps them.
+        assert_eq!(done.removed, [""; 0]);
+    } else {
+        assert_eq!(done.removed, [id]);
+        assert!(node.runtime().image(&spec).await.expect("look").is_none());
+    }
+    assert!(node.runtime().image(&by_hand).await.expect("look").is_some(), "not the agent's to remove");
+    node.runtime().remove_image(&by_hand).await.expect("remove");
+    assert!(Disk::of(&node.config().root_dir).expect("measure").capacity > 0);
+}
