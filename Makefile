@@ -33,6 +33,7 @@ else
 endif
 	cargo test --package podstead --features mutants --test sim --locked every_planted_bug
 	@$(support)/cgroup-v2.sh '^(conformance|traps)$$'
+	@$(support)/cgroup-v2.sh '^e2e$$' walk:: slices::
 
 test-v2: images ## only the tests on cgroup v2
 	@$(support)/cgroup-v2.sh

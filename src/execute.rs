@@ -10,7 +10,8 @@ use podstead_runtime::{CgroupDriver, ContainerId, ContainerSpec, PodUid, Retry, 
 use crate::events::{Events, from_steps};
 use crate::hooks;
 use crate::images::{self, ImageProblem};
-use crate::node::cgroup::{CgroupError, Cgroups};
+use crate::node::cgroup::Cgroups;
+use crate::node::systemd;
 use crate::plan::{self, Action};
 use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
 use crate::{probe, probing};
@@ -130,12 +131,13 @@ impl<R: Runtime> Executor<R> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || {
             files::prepare(&node, &pod).map_err(host)?;
-            // With systemd's driver the runtime has systemd make the slices.
-            if node.cgroup_driver == CgroupDriver::Systemd {
-                return Ok(());
-            }
             let limits = pod.spec.as_ref().map(resources::pod).unwrap_or_default();
-            cgroups.ensure(&identity::cgroup_path(&node, &pod), &limits).map_err(host)
+            let path = identity::cgroup_path(&node, &pod);
+            match node.cgroup_driver {
+                CgroupDriver::Cgroupfs => cgroups.ensure(&path, &limits).map_err(host),
+                // The runtime would have the slice made as well, but without limits.
+                CgroupDriver::Systemd => systemd::ensure(&identity::slice(&path), &limits).map_err(host),
+            }
         })
         .await
     }
@@ -156,7 +158,10 @@ impl<R: Runtime> Executor<R> {
         let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
         let spec = blocking(move || {
             let container = find(&owned, &wanted)?;
-            files::make_log_dir(&node, &identity::identity(&owned), &wanted).map_err(host)?;
+            let id = identity::identity(&owned);
+            files::make_log_dir(&node, &id, &wanted).map_err(host)?;
+            let message = files::make_message(&node, &id.uid, &wanted, instance.attempt).map_err(host)?;
+            instance.message_file = Some(message);
             instance.hosts_file = files::write_hosts(&node, &owned, &instance.ips).map_err(host)?;
             prepared(&node, &owned, container, instance)
         })
@@ -243,10 +248,13 @@ fn clean(node: &NodeFacts, cgroups: &Cgroups, uid: &PodUid) -> Result<(), Failed
         // Not surely ours, or its note is damaged: what it says is needed to take all of it away.
         return files::remove_empty(node, uid).map_err(host);
     };
-    if node.cgroup_driver == CgroupDriver::Cgroupfs {
-        cgroups.remove(&remains.cgroup).map_err(|error: CgroupError| host(error))?;
+    // Only what is surely the pod's: the note is a file and files can be edited.
+    if remains.cgroup.ends_with(&format!("/pod{uid}")) {
+        match node.cgroup_driver {
+            CgroupDriver::Cgroupfs => cgroups.remove(&remains.cgroup).map_err(host)?,
+            CgroupDriver::Systemd => systemd::stop(&identity::slice(&remains.cgroup)).map_err(host)?,
+        }
     }
-    // Only a directory that is surely a pod's: the note is a file and files can be edited.
     if remains.log_dir.parent() == Some(&node.pod_logs_dir)
         && remains.log_dir == identity::log_dir(node, &remains.pod)
     {

@@ -1,10 +1,10 @@
 //! One reading of what is: the runtime's snapshot and what the host keeps of pods. The only reader of the clock for the
 //! decision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use podstead_runtime::{ContainerId, PodIdentity, Runtime};
+use podstead_runtime::{Container, ContainerId, PodIdentity, Runtime, Snapshot};
 
 use crate::plan;
 use crate::pod::{NodeFacts, files};
@@ -32,6 +32,42 @@ pub async fn observe<R: Runtime>(
     };
     let snapshot = runtime.observe().await?;
     Ok(plan::Observed { snapshot, probed: probed.clone(), ..host })
+}
+
+/// Termination messages of instances that are over (`kubelet-static-pods.md 2.10`); each is read once.
+#[derive(Debug, Default)]
+pub struct Messages(BTreeMap<ContainerId, String>);
+
+impl Messages {
+    /// Those of everything in the snapshot that is over.
+    pub async fn read(
+        &mut self,
+        node: &Arc<NodeFacts>,
+        snapshot: &Snapshot,
+    ) -> BTreeMap<ContainerId, String> {
+        self.0.retain(|id, _| snapshot.containers.iter().any(|c| c.id == *id));
+        let new = |c: &&Container| c.state.exit_code().is_some() && !self.0.contains_key(&c.id);
+        let new: Vec<Container> = snapshot.containers.iter().filter(new).cloned().collect();
+        if !new.is_empty() {
+            let mut names: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+            for container in &snapshot.containers {
+                names.entry(container.pod_uid()).or_default().insert(container.name.clone());
+            }
+            let node = Arc::clone(node);
+            let read = tokio::task::spawn_blocking(move || {
+                let of = |c: &Container| names.get(&c.pod_uid()).map_or(1, BTreeSet::len);
+                let message =
+                    |c: &Container| files::read_message(&node, c, c.state.exit_code().unwrap_or(0), of(c));
+                new.iter().map(|c| (c.id.clone(), message(c))).collect::<Vec<_>>()
+            });
+            self.0.extend(read.await.unwrap_or_default());
+        }
+        self.0
+            .iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(id, text)| (id.clone(), text.clone()))
+            .collect()
+    }
 }
 
 /// What is looked for of a pod that is wanted.

@@ -70,6 +70,7 @@ struct Reconciler<R> {
     jobs: plan::Jobs,
     running: HashMap<JobId, Running>,
     known: Known,
+    messages: observe::Messages,
     /// The manifests of the last round.
     manifests: HashMap<PodUid, Arc<Pod>>,
     done: mpsc::UnboundedSender<Done>,
@@ -101,6 +102,7 @@ pub async fn run<R: Runtime>(
         jobs: plan::Jobs::default(),
         running: HashMap::new(),
         known: Known::default(),
+        messages: observe::Messages::default(),
         manifests: HashMap::new(),
         done,
         view,
@@ -196,7 +198,7 @@ impl<R: Runtime> Reconciler<R> {
         };
         self.take_manifests(&pods);
         let reading = self.jobs.observing();
-        let observed =
+        let mut observed =
             match observe::observe(&*self.executor.runtime, &self.executor.node, &table, probed).await {
                 Ok(observed) => observed,
                 Err(error) => return self.blind(&error),
@@ -204,6 +206,7 @@ impl<R: Runtime> Reconciler<R> {
         if self.complained.take().is_some() {
             tracing::info!("the runtime answers again");
         }
+        observed.messages = self.messages.read(&self.executor.node, &observed.snapshot).await;
         self.known.forget(&table, &observed);
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);

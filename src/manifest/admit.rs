@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
 
 use super::admit_env as env;
+use super::admit_life;
 use super::admit_parts as parts;
 use super::admit_probes;
 use super::admit_volumes as volumes;
@@ -127,18 +128,27 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
     if spec.containers.is_empty() {
         report.add("spec.containers", "a pod needs at least one container");
     }
+    admit_life::pod(spec, report);
     let mut names = HashMap::new();
     let mut host_ports = HashMap::new();
-    for (index, one) in spec.containers.iter().enumerate() {
-        let field = format!("spec.containers[{index}]");
-        if let Some(first) = names.insert(one.name.as_str(), index) {
-            let message = format!("\"{}\" is also the name of spec.containers[{first}]", one.name);
+    for (init, field, one) in containers(spec) {
+        if let Some(first) = names.insert(one.name.as_str(), field.clone()) {
+            let message = format!("\"{}\" is also the name of {first}", one.name);
             report.add(&format!("{field}.name"), message);
         }
         container(spec, one, &field, report);
+        admit_life::container(spec, one, init, &field, report);
         ports(one, &field, spec.host_network == Some(true), &mut host_ports, report);
         volumes::mounts(one, &field, &known, report);
     }
+}
+
+/// Regular containers, then init containers (`true`), with their fields.
+fn containers(spec: &PodSpec) -> impl Iterator<Item = (bool, String, &Container)> {
+    let regular = spec.containers.iter().enumerate();
+    let init = spec.init_containers.iter().flatten().enumerate();
+    let regular = regular.map(|(index, one)| (false, format!("spec.containers[{index}]"), one));
+    regular.chain(init.map(|(index, one)| (true, format!("spec.initContainers[{index}]"), one)))
 }
 
 fn container(spec: &PodSpec, container: &Container, field: &str, report: &mut Report<'_>) {

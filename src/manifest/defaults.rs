@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::{
     ResourceRequirements, Volume,
 };
 
+use super::default_probes;
+
 /// Mode of files that the agent writes.
 const FILE_MODE: i32 = 0o644;
-use super::default_probes;
 
 /// Fills in every default.
 pub(crate) fn apply(pod: &mut Pod) {
@@ -29,7 +30,7 @@ pub(crate) fn apply(pod: &mut Pod) {
 }
 
 fn containers_mut(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
-    spec.containers.iter_mut()
+    spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten())
 }
 
 fn volume(volume: &mut Volume) {
@@ -67,6 +68,8 @@ fn container(container: &mut Container, host_network: bool) {
     let sources = container.env.iter_mut().flatten().filter_map(|v| v.value_from.as_mut());
     sources.filter_map(|from| from.field_ref.as_mut()).for_each(version);
     default_probes::probes(container);
+    let hooks = container.lifecycle.iter_mut().flat_map(|l| [&mut l.post_start, &mut l.pre_stop]);
+    hooks.flatten().filter_map(|hook| hook.http_get.as_mut()).for_each(default_probes::http_get);
     for port in container.ports.iter_mut().flatten() {
         port.protocol.get_or_insert_with(|| "TCP".into());
         if host_network && port.host_port.unwrap_or(0) == 0 {

@@ -145,7 +145,9 @@ fn is_ours(path: &str, key: &str) -> bool {
 }
 
 fn quantity(path: &str, text: &str) -> Option<i128> {
-    let rest = path.strip_prefix(".spec.containers[].resources.")?;
+    let rest =
+        path.strip_prefix(".spec.containers[]").or_else(|| path.strip_prefix(".spec.initContainers[]"))?;
+    let rest = rest.strip_prefix(".resources.")?;
     (rest.starts_with("limits.") || rest.starts_with("requests.")).then_some(())?;
     text.parse::<Amount>().ok().map(Amount::nano)
 }

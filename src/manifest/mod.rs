@@ -5,6 +5,7 @@
 
 mod admit;
 mod admit_env;
+mod admit_life;
 mod admit_parts;
 mod admit_probes;
 mod admit_volumes;

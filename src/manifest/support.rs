@@ -204,21 +204,59 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].startupProbe.successThreshold", Supported),
     ("spec.containers[].startupProbe.failureThreshold", Supported),
     ("spec.containers[].startupProbe.terminationGracePeriodSeconds", Supported),
-    ("spec.containers[].lifecycle", NotYet("lifecycle hooks")),
+    ("spec.containers[].lifecycle", Supported),
+    ("spec.containers[].lifecycle.postStart", Supported),
+    ("spec.containers[].lifecycle.postStart.exec", Supported),
+    ("spec.containers[].lifecycle.postStart.exec.command", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.host", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.httpHeaders", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.httpHeaders[].name", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.httpHeaders[].value", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.path", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.port", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.protocol", NotYet("choosing the protocol of a hook")),
+    ("spec.containers[].lifecycle.postStart.httpGet.scheme", Supported),
+    ("spec.containers[].lifecycle.postStart.sleep", Supported),
+    ("spec.containers[].lifecycle.postStart.sleep.seconds", Supported),
+    (
+        "spec.containers[].lifecycle.postStart.tcpSocket",
+        Never("hooks over TCP were never carried out; say exec, httpGet or sleep"),
+    ),
+    ("spec.containers[].lifecycle.preStop", Supported),
+    ("spec.containers[].lifecycle.preStop.exec", Supported),
+    ("spec.containers[].lifecycle.preStop.exec.command", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.host", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.httpHeaders", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.httpHeaders[].name", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.httpHeaders[].value", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.path", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.port", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.protocol", NotYet("choosing the protocol of a hook")),
+    ("spec.containers[].lifecycle.preStop.httpGet.scheme", Supported),
+    ("spec.containers[].lifecycle.preStop.sleep", Supported),
+    ("spec.containers[].lifecycle.preStop.sleep.seconds", Supported),
+    (
+        "spec.containers[].lifecycle.preStop.tcpSocket",
+        Never("hooks over TCP were never carried out; say exec, httpGet or sleep"),
+    ),
+    ("spec.containers[].lifecycle.stopSignal", Supported),
     (
         "spec.containers[].resizePolicy",
         NoEffect("a changed manifest replaces the pod, nothing is resized in place"),
     ),
-    ("spec.containers[].restartPolicy", NotYet("a restart policy of a single container")),
-    ("spec.containers[].restartPolicyRules", NotYet("a restart policy of a single container")),
+    ("spec.containers[].restartPolicy", Supported),
+    ("spec.containers[].restartPolicyRules", Supported),
+    ("spec.containers[].restartPolicyRules[].action", Supported),
+    ("spec.containers[].restartPolicyRules[].exitCodes", Supported),
+    ("spec.containers[].restartPolicyRules[].exitCodes.operator", Supported),
+    ("spec.containers[].restartPolicyRules[].exitCodes.values", Supported),
     ("spec.containers[].stdin", NotYetUnless(OFF, "an open standard input")),
     ("spec.containers[].stdinOnce", NotYetUnless(OFF, "an open standard input")),
     ("spec.containers[].tty", NotYetUnless(OFF, "a terminal")),
-    (
-        "spec.containers[].terminationMessagePath",
-        NotYetUnless(&["/dev/termination-log"], "termination messages"),
-    ),
-    ("spec.containers[].terminationMessagePolicy", NotYetUnless(&["File"], "termination messages")),
+    ("spec.containers[].terminationMessagePath", Supported),
+    ("spec.containers[].terminationMessagePolicy", Supported),
     ("spec.containers[].volumeDevices", NotYet("raw block devices")),
     ("spec.volumes", Supported),
     ("spec.volumes[].name", Supported),
@@ -301,7 +339,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.restartPolicy", Supported),
     ("spec.terminationGracePeriodSeconds", Supported),
     ("spec.hostNetwork", Supported),
-    ("spec.activeDeadlineSeconds", NotYet("pod deadlines")),
+    ("spec.activeDeadlineSeconds", Supported),
     ("spec.affinity", Parts),
     ("spec.affinity.nodeAffinity", NotYet("matching the node's labels")),
     ("spec.affinity.podAffinity", NoEffect(SCHEDULING)),
@@ -322,7 +360,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.hostname", NotYet("a hostname other than the pod's name")),
     ("spec.hostnameOverride", NotYet("a hostname other than the pod's name")),
     ("spec.imagePullSecrets", MayNotReference("secrets")),
-    ("spec.initContainers", NotYet("init containers")),
+    ("spec.initContainers", Supported),
     ("spec.nodeName", NoEffect("overwritten with this node's name")),
     ("spec.nodeSelector", NotYet("matching the node's labels")),
     ("spec.os", Parts),
@@ -366,7 +404,12 @@ pub const TABLE: &[(&str, Support)] = &[
 ];
 
 /// The row of a path; `None` when an ancestor's row speaks for it or the field is unknown.
+///
+/// An init container has the fields of a regular one, with the same support.
 pub fn of(path: &str) -> Option<Support> {
+    if let Some(field) = path.strip_prefix("spec.initContainers[]") {
+        return of(&format!("spec.containers[]{field}"));
+    }
     // About 170 rows, read once per field of a manifest.
     TABLE.iter().find(|(row, _)| *row == path).map(|(_, support)| *support)
 }
@@ -421,7 +464,9 @@ mod tests {
     fn needed() -> BTreeSet<String> {
         let mut needed = BTreeSet::new();
         schema::pod().walk("", &mut |path, _| {
-            needed.insert(path.to_owned());
+            if !path.starts_with("spec.initContainers[]") {
+                needed.insert(path.to_owned());
+            }
             matches!(of(path), Some(Supported | Parts))
         });
         needed

@@ -146,7 +146,7 @@ fn ensure_unified(root: &Path, path: &str, limits: &LinuxResources) -> Result<()
 }
 
 /// cgroup v2's weight (1 to 10000) of v1's shares (2 to 262144).
-fn weight(shares: i64) -> i64 {
+pub(super) fn weight(shares: i64) -> i64 {
     if shares <= 0 { 100 } else { 1 + ((shares.clamp(2, 262_144) - 2) * 9999) / 262_142 }
 }
 

@@ -4,3 +4,4 @@
 pub mod cgroup;
 pub mod facts;
 pub mod links;
+pub mod systemd;

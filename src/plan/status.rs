@@ -203,8 +203,8 @@ impl Told<'_> {
     fn container(&self, plan: &ContainerPlan, begun: bool) -> ContainerStatus {
         let mut instances = self.view.instances(&plan.name);
         let newest = instances.next();
-        let previous = instances.find_map(terminated);
-        let ended = newest.and_then(terminated);
+        let previous = instances.find_map(|c| self.terminated(c));
+        let ended = newest.and_then(|c| self.terminated(c));
         let running = newest.and_then(|c| match c.state {
             ContainerState::Running { started_at } => Some(started_at),
             _ => None,
@@ -236,6 +236,15 @@ impl Told<'_> {
             image_id: newest.map(|c| c.image_id.clone()).unwrap_or_default(),
             id: newest.map(|c| c.id.clone()).unwrap_or_default(),
         }
+    }
+
+    /// How an instance ended, with the message that it left.
+    fn terminated(&self, container: &Container) -> Option<Terminated> {
+        let mut end = terminated(container)?;
+        if let Some(message) = self.observed.messages.get(&container.id) {
+            end.message.clone_from(message);
+        }
+        Some(end)
     }
 
     fn creating(&self, begun: bool) -> State {

@@ -145,6 +145,8 @@ pub struct Observed {
     pub since: BTreeMap<PodUid, Time>,
     /// Instances whose postStart hook is over, well done.
     pub hooked: BTreeSet<ContainerId>,
+    /// What instances that are over left as their message.
+    pub messages: BTreeMap<ContainerId, String>,
     /// What probes say; an instance without any verdict has not been probed yet.
     pub probed: BTreeMap<ContainerId, Probed>,
 }

@@ -35,6 +35,8 @@ pub struct Instance {
     pub env_files: env::EnvFiles,
     /// The pod's `/etc/hosts` on the host, when there is one to mount.
     pub hosts_file: Option<PathBuf>,
+    /// The file for its termination message on the host, when there is one to mount.
+    pub message_file: Option<PathBuf>,
     /// Annotations decided with the step (restart count, hash, back-off).
     pub annotations: BTreeMap<String, String>,
 }
@@ -52,13 +54,13 @@ pub fn container_spec(
     let sources = env::Sources { node, pod, ips: &instance.ips, files: &instance.env_files };
     let environment = env::environment(container, &sources)?;
     let mut mounts = volumes::mounts(node, pod, container, &environment)?;
-    if let Some(source) = instance.hosts_file.clone().filter(|_| !mounts_hosts(&mounts)) {
-        mounts.push(Mount {
-            destination: "/etc/hosts".into(),
-            source,
-            selinux_relabel: true,
-            ..Mount::default()
-        });
+    let hosts = instance.hosts_file.clone().map(|file| ("/etc/hosts", file));
+    let message = instance.message_file.clone().map(|file| (message_path(container), file));
+    for (at, source) in hosts.into_iter().chain(message) {
+        let destination = PathBuf::from(at);
+        if mounts.iter().all(|m| m.destination != destination) {
+            mounts.push(Mount { destination, source, selinux_relabel: true, ..Mount::default() });
+        }
     }
     Ok(ContainerSpec {
         name: container.name.clone(),
@@ -80,6 +82,7 @@ pub fn container_spec(
         log_path: PathBuf::from(&container.name).join(format!("{}.log", instance.attempt)),
         resources: resources::container(spec, container, node.memory_capacity),
         security: security(node, spec),
+        stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_default(),
         ..ContainerSpec::default()
     })
 }
@@ -99,8 +102,9 @@ pub fn with_tag(image: &str) -> String {
     if image.contains('@') || last.contains(':') { image.to_owned() } else { format!("{image}:latest") }
 }
 
-fn mounts_hosts(mounts: &[Mount]) -> bool {
-    mounts.iter().any(|m| m.destination == std::path::Path::new("/etc/hosts"))
+/// Where the container writes its termination message.
+fn message_path(container: &Container) -> &str {
+    container.termination_message_path.as_deref().unwrap_or("/dev/termination-log")
 }
 
 fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BTreeMap<String, String> {
@@ -109,8 +113,7 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
         all.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     };
     set(&mut all, labels::RESTART_COUNT, &instance.attempt.to_string());
-    let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
-    set(&mut all, labels::TERMINATION_PATH, path);
+    set(&mut all, labels::TERMINATION_PATH, message_path(container));
     set(
         &mut all,
         labels::TERMINATION_POLICY,

@@ -55,7 +55,7 @@ pub fn cgroup_parent(node: &NodeFacts, pod: &Pod) -> String {
 }
 
 /// `/kubepods/burstable/pod1-2` -> `kubepods-burstable-pod1_2.slice`.
-fn slice(path: &str) -> String {
+pub fn slice(path: &str) -> String {
     let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(|p| p.replace('-', "_")).collect();
     parts.join("-") + ".slice"
 }

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use podstead_runtime::{Error, Runtime};
+use podstead_runtime::{CgroupDriver, Error, Runtime};
 
 use crate::backend::Backend;
 use crate::config::{Config, RuntimeFlags};
 use crate::node::cgroup::Cgroups;
-use crate::pod::files;
+use crate::node::systemd;
+use crate::pod::{files, identity};
 
 /// What the agent had begun may come to its end after the agent: the node must be seen empty this often in a row.
 const QUIET: u32 = 4;
@@ -21,11 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// that is being torn down.
 pub fn all(flags: &RuntimeFlags, config: &Config) {
     let (flags, cgroup) = (flags.clone(), config.cgroup_root.clone());
+    let slices = config.cgroup_driver == Some(CgroupDriver::Systemd);
     let pods = config.root_dir.join("pods");
     let worker = std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let _ =
             runtime.block_on(async { tokio::time::timeout(PATIENCE, until_quiet(&flags, &cgroup)).await });
+        if slices {
+            let _ = systemd::stop(&identity::slice(&cgroup));
+        }
         // Its volumes on tmpfs and the parts of volumes that containers had mounted.
         let _ = files::unmount_all(&pods);
     });

@@ -197,8 +197,15 @@ impl Builder {
         };
         std::fs::create_dir(&config.manifest_path)
             .map_err(|source| NodeError::File { path: config.manifest_path.clone(), source })?;
-        let backend = Backend::open(&flags).await.map_err(|error| NodeError::Open(format!("{error:#}")))?;
+        let own = OwnRuntime::new()?;
+        let opened = flags.clone();
+        let backend = own.get().spawn(async move { Backend::open(&opened).await }).await;
+        let backend = backend
+            .map_err(anyhow::Error::from)
+            .flatten()
+            .map_err(|error| NodeError::Open(format!("{error:#}")))?;
         Ok(Node {
+            own,
             backend: Some(Arc::new(backend)),
             agent: None,
             config,
@@ -213,6 +220,7 @@ impl Builder {
 /// A node: see the [module](self).
 #[derive(Debug)]
 pub struct Node {
+    own: OwnRuntime,
     agent: Option<Agent>,
     backend: Option<Arc<Backend>>,
     config: Config,
@@ -246,8 +254,13 @@ impl Node {
     }
 
     fn start_agent(mut self) -> Result<Self, NodeError> {
-        self.agent = Some(agent::start(&self.config, Arc::clone(self.runtime_arc()))?);
+        self.agent = Some(self.new_agent()?);
         Ok(self)
+    }
+
+    fn new_agent(&self) -> Result<Agent, NodeError> {
+        let _own = self.own.get().enter();
+        Ok(agent::start(&self.config, Arc::clone(self.runtime_arc()))?)
     }
 
     fn runtime_arc(&self) -> &Arc<Backend> {
@@ -377,7 +390,7 @@ impl Node {
     /// Starts a new agent, as after an upgrade.
     pub async fn restart_agent(&mut self) -> Result<(), NodeError> {
         self.stop_agent().await;
-        self.agent = Some(agent::start(&self.config, Arc::clone(self.runtime_arc()))?);
+        self.agent = Some(self.new_agent()?);
         Ok(())
     }
 
@@ -411,10 +424,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(agent) = self.agent.take() {
-            farewell(agent);
-        }
-        self.backend = None;
+        self.own.end(self.agent.take(), self.backend.take());
         clean::all(&self.flags, &self.config);
         self.network.remove();
         if std::env::var_os("PODSTEAD_KEEP").is_some()
@@ -425,14 +435,45 @@ impl Drop for Node {
     }
 }
 
-/// Ends the agent: with patience for what it is just making where its tasks can go on meanwhile, else at once.
-fn farewell(agent: Agent) {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::try_current() {
-        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-            tokio::task::block_in_place(|| handle.block_on(agent.stop()));
+/// The threads of a node's agent and backend. Those of the test may be one that is just unwinding: with nobody to go on
+/// with it, what the agent is making would be left half-made.
+#[derive(Debug)]
+struct OwnRuntime(Option<tokio::runtime::Runtime>);
+
+impl OwnRuntime {
+    fn new() -> Result<Self, NodeError> {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let threads = threads.worker_threads(2).thread_name("podstead-node").enable_all().build();
+        Ok(Self(Some(threads.map_err(|error| NodeError::Open(error.to_string()))?)))
+    }
+
+    fn get(&self) -> &tokio::runtime::Runtime {
+        // Invariant: only `end` takes it out, when the node is dropped.
+        self.0.as_ref().unwrap_or_else(|| unreachable!("the node is being dropped"))
+    }
+
+    /// Ends the agent with patience for what it is just making, then everything else that goes on.
+    fn end(&mut self, agent: Option<Agent>, backend: Option<Arc<Backend>>) {
+        let Some(own) = self.0.take() else { return };
+        // A thread that runs tasks may not wait for others.
+        let end = std::thread::spawn(move || {
+            own.block_on(async {
+                if let Some(agent) = agent {
+                    agent.stop().await;
+                }
+                drop(backend);
+            });
+            own.shutdown_timeout(PATIENCE);
+        });
+        let _ = end.join();
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(own) = self.0.take() {
+            own.shutdown_background();
         }
-        _ => drop(agent),
     }
 }
 

@@ -42,7 +42,12 @@ impl Host {
     }
 
     pub fn containerd() -> Self {
-        Self { containerd: Some(Containerd::start()) }
+        Self { containerd: Some(Containerd::start(false)) }
+    }
+
+    /// Its containers' cgroups are systemd's.
+    pub fn containerd_with_systemd() -> Self {
+        Self { containerd: Some(Containerd::start(true)) }
     }
 
     /// Where the CRI server listens, if there is one.
@@ -97,19 +102,19 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    fn script(command: &str, dir: &Path) -> std::process::Output {
+    fn script(command: &str, dir: &Path, systemd: bool) -> std::process::Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/containerd.sh");
-        Command::new(script)
-            .arg(command)
-            .arg(dir)
-            .env("IMAGES", images())
-            .output()
-            .expect("run containerd.sh")
+        let mut run = Command::new(script);
+        run.arg(command).arg(dir).env("IMAGES", images());
+        if systemd {
+            run.env("SYSTEMD_CGROUP", "1");
+        }
+        run.output().expect("run containerd.sh")
     }
 
-    fn start() -> Self {
+    fn start(systemd: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("ctrd").tempdir().expect("a directory");
-        let output = Self::script("start", dir.path());
+        let output = Self::script("start", dir.path(), systemd);
         let endpoint =
             String::from_utf8_lossy(&output.stdout).trim().lines().last().unwrap_or_default().to_owned();
         assert!(
@@ -122,7 +127,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        let output = Self::script("stop", self.dir.path());
+        let output = Self::script("stop", self.dir.path(), false);
         if !output.status.success() {
             eprintln!("containerd.sh stop: {output:?}");
         }
@@ -147,13 +152,18 @@ impl Registry {
         run.output().expect("run registry.sh")
     }
 
-    /// Open to all, or to user `web` with password `secret` only.
-    pub fn start(password: bool) -> Self {
+    /// Open to all, or to user `web` with password `secret` only. `None`, and a word about it, where there is no
+    /// registry to be had.
+    pub fn start(password: bool) -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("reg").tempdir().expect("a directory");
         let output = Self::script("start", dir.path(), password);
+        if output.status.code() == Some(77) {
+            skipped("it needs a registry (docker-registry, registry), which this machine has not");
+            return None;
+        }
         assert!(output.status.success(), "registry.sh start: {output:?}");
         let port = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Self { dir, host: format!("127.0.0.1:{port}") }
+        Some(Self { dir, host: format!("127.0.0.1:{port}") })
     }
 }
 
@@ -188,4 +198,10 @@ pub fn busybox(name: &str, script: &str) -> String {
          command: [/bin/sh, -c]\n    args:\n    - |\n      {}\n",
         script.replace('\n', "\n      ")
     )
+}
+
+/// Says why the calling test proves nothing here, also where the output of tests is kept back.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }

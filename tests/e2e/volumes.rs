@@ -167,6 +167,19 @@ volumeMounts: [{name: e, mountPath: /e}]";
     let pod = node.apply("env", &manifest("env", spec, container, script)).expect("apply");
     pod.running_again("c", 1).await.expect("a second instance");
     pod.logged("c", |log| log == "key=two words\n").await.expect("the variable");
+
+    let init = "
+volumes: [{name: e, emptyDir: {medium: Memory}}]
+initContainers:
+- name: first
+  image: localhost/podstead/busybox:1
+  command: [/bin/sh, -c, \"echo \\\"KEY='from $ME'\\\" > /e/env\"]
+  env: [{name: ME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+  volumeMounts: [{name: e, mountPath: /e, subPath: part}]";
+    let container = "
+env: [{name: KEY, valueFrom: {fileKeyRef: {volumeName: e, path: part/env, key: KEY}}}]";
+    let pod = node.apply("init", &manifest("init", init, container, "echo $KEY; sleep 1000")).expect("apply");
+    pod.logged("c", |log| log == "from init-node\n").await.expect("what the init container wrote");
 }
 
 async fn what_cannot_be_resolved_is_said_and_tried_again(host: &Host) {

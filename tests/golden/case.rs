@@ -257,6 +257,7 @@ impl Case {
             attempt_floor: floors.collect(),
             since: self.since.iter().map(|(uid, second)| (uid.as_str().into(), at(*second))).collect(),
             hooked: self.hooked.iter().map(|id| id.as_str().into()).collect(),
+            messages: BTreeMap::new(),
             probed: self.probed.iter().map(|(id, said)| (id.as_str().into(), probed(said))).collect(),
         }
     }

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Runs the workspace's integration tests again where cgroups are v2: in the node in a box, or not at all when this machine is v2 itself.
-# usage: cgroup-v2.sh [NAME-FILTER]     NAME-FILTER: an extended regular expression on the names of the test files
+# usage: cgroup-v2.sh [NAME-FILTER [TEST-FILTER...]]     NAME-FILTER: an extended regular expression on the names of the test files;
+#        TEST-FILTER: as the test executables take it; one that fits no test is an error
 # Tests that start no container (SKIP) say nothing new there and are left out.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 filter=${1:-.}
+only=("${@:2}")
 skip=${SKIP:-'^(layers|sim|golden|agent_loop|wire)$'}
 
 if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then
@@ -24,7 +26,7 @@ fi
 script='failed=""
 while IFS="	" read -r name package executable; do
   echo "cgroup v2: $name"
-  (cd "$package" && CARGO_MANIFEST_DIR=$package "$executable" < /dev/null) || failed+=" $name"
+  (cd "$package" && CARGO_MANIFEST_DIR=$package "$executable" '$(printf '%q ' "${only[@]}")' < /dev/null) || failed+=" $name"
 done <<END
 '$tests'
 END

@@ -2,6 +2,7 @@
 # A private containerd with the test images, for tests of the CRI backend. Root.
 # usage: containerd.sh start DIR   prints the endpoint (unix://DIR/c.sock) once its CRI service answers and knows the images
 #        containerd.sh stop DIR    ends it with every container, shim, mount, network and cgroup it left; keeps DIR/containerd.log
+# SYSTEMD_CGROUP=1: containers' cgroups are systemd's.
 # Works with containerd 1.6, 1.7 and 2.x (the first in PATH). IMAGES: directory of the archives, default fixtures/images/out, built
 # when missing. Everything is below DIR, but shims keep their sockets in /run/containerd/s. DIR must be short (socket paths end at
 # 107 bytes) and on a file system that has sockets and xattrs.
@@ -10,7 +11,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PATH=$PATH:/usr/sbin:/sbin
 
 die() { echo "containerd.sh: $*" >&2; exit 1; }
-[ $# -eq 2 ] || { sed -n '2,8s/^# //p' "$0"; exit 2; }
+[ $# -eq 2 ] || { sed -n '2,9s/^# //p' "$0"; exit 2; }
 mkdir -p "$2"
 dir=$(realpath "$2")
 socket=$dir/c.sock
@@ -57,7 +58,7 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 Root = "$dir/state/runc"
-SystemdCgroup = false
+SystemdCgroup = $([ -n "${SYSTEMD_CGROUP:-}" ] && echo true || echo false)
 END
 }
 

@@ -3,7 +3,7 @@
 # usage: registry.sh start DIR   prints its port once the images are in it
 #        registry.sh stop DIR    ends it and removes its data; keeps DIR/registry.log
 # PASSWORD=1: it wants user web, password secret.
-# Needs docker-registry (Debian; 'registry' elsewhere) and skopeo. IMAGES: directory of the archives, default fixtures/images/out.
+# Needs skopeo and docker-registry (Debian's name; 'registry' elsewhere; exit code 77 where neither is). IMAGES: directory of the archives, default fixtures/images/out.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PATH=$PATH:/usr/sbin:/sbin
@@ -31,7 +31,7 @@ serve() {
 
 start() {
   local name port=''
-  registry=$(command -v docker-registry || command -v registry) || die "docker-registry is missing; 'make deps' installs it on Debian"
+  registry=$(command -v docker-registry || command -v registry) || { echo "registry.sh: neither docker-registry nor registry is here; 'make deps' installs it where the distribution has it" >&2; exit 77; }
   command -v skopeo >/dev/null || die "skopeo is missing; 'make deps' installs it"
   if ! [ -f "$images/busybox.tar" ] || ! [ -f "$images/nginx.tar" ] || ! [ -f "$images/pause.tar" ]; then
     "$here/../../fixtures/images/build.sh" "$images" >&2

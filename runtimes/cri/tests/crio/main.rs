@@ -66,6 +66,9 @@ fn container() -> ContainerSpec {
     }
 }
 
+/// Generous, and less than the pause of an idle watcher.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 async fn next(hints: &mut (impl Stream<Item = Hint> + Unpin)) -> Hint {
     tokio::time::timeout(Duration::from_secs(15), hints.next())
         .await
@@ -143,7 +146,7 @@ async fn a_name_that_stays_reserved_is_given_up_at_the_deadline() {
     pair.server.world().reserved = u32::MAX;
     let begun = Instant::now();
     let error = pair.cri.run_sandbox(&pair.pod()).await.expect_err("never free");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     assert!(error.retry() == Retry::Backoff && error.to_string().contains("is reserved"), "{error}");
     assert!(pair.server.calls("RunPodSandbox") < 10, "not hammered");
 }
@@ -229,10 +232,12 @@ async fn events_that_end_at_once_lead_to_listing_and_hints_only_of_changes() {
     assert_eq!(next(&mut hints).await, Hint::Everything);
     assert_eq!(next(&mut hints).await, Hint::Everything, "subscribed: the picture was taken");
     assert_eq!(next(&mut hints).await, Hint::Everything, "listing: the picture was taken");
-    let before = pair.server.calls("ListContainers");
-    assert_eq!(soon(&mut hints, Duration::from_millis(2500)).await, None, "nothing changed");
-    let listings = pair.server.calls("ListContainers") - before;
-    assert!((1..=3).contains(&listings), "{listings} listings in 2.5 s");
+    let (before, begun) = (pair.server.calls("ListContainers"), Instant::now());
+    while pair.server.calls("ListContainers") < before + 2 {
+        assert!(begun.elapsed() < PATIENCE, "it lists");
+        assert_eq!(soon(&mut hints, Duration::from_millis(50)).await, None, "nothing changed");
+    }
+    assert!(begun.elapsed() > Duration::from_millis(900), "not without a pause: {:?}", begun.elapsed());
     pair.server
         .world()
         .containers
@@ -242,7 +247,7 @@ async fn events_that_end_at_once_lead_to_listing_and_hints_only_of_changes() {
         .set_state(ContainerState::ContainerExited);
     let changed = Instant::now();
     assert_eq!(next(&mut hints).await, Hint::Pod("u1".into()));
-    assert!(changed.elapsed() < Duration::from_millis(1500), "{:?}", changed.elapsed());
+    assert!(changed.elapsed() < PATIENCE, "{:?}", changed.elapsed());
     assert_eq!(pair.server.calls("GetContainerEvents"), 1, "not asked again");
 }
 
@@ -267,16 +272,12 @@ async fn with_nothing_running_the_server_is_left_alone() {
 async fn events_without_headers_before_the_first_block_nothing_and_replace_listing() {
     let pair = Pair::new(true);
     let mut hints = pair.cri.hints();
-    let begun = Instant::now();
-    assert_eq!(next(&mut hints).await, Hint::Everything);
-    assert!(begun.elapsed() < Duration::from_millis(500), "the first hint waits for nobody");
+    assert_eq!(next(&mut hints).await, Hint::Everything, "it waits for nobody");
     assert_eq!(next(&mut hints).await, Hint::Everything, "subscribed");
     pair.server.event("s9", &[], "u9");
     pair.server.event("s1", &[(labels::OWNER, labels::DEFAULT_OWNER)], "u1");
     assert_eq!(next(&mut hints).await, Hint::Everything, "headers");
-    let sent = Instant::now();
     assert_eq!(next(&mut hints).await, Hint::Pod("u1".into()), "another's event is no hint");
-    assert!(sent.elapsed() < Duration::from_millis(500));
     assert_eq!(pair.server.calls("ListContainers"), 0);
 }
 
@@ -309,7 +310,8 @@ async fn a_verb_that_hangs_ends_at_its_deadline_and_a_sandbox_has_twice_the_time
     let begun = Instant::now();
     let error = pair.cri.run_sandbox(&pair.pod()).await.expect_err("it hangs");
     assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
-    assert!((600..1500).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_millis(600), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
