@@ -19,7 +19,7 @@ use crate::events::{Events, from_probes};
 use crate::execute::Executor;
 use crate::manifest::{self, FileReport, FileState};
 use crate::node::{cgroup::Cgroups, facts, links};
-use crate::pod::{NodeFacts, files, identity};
+use crate::pod::{NodeFacts, files, identity, security};
 use crate::probe::{Input, Supervisor};
 use crate::reconcile::{self, View, Wanted};
 use crate::{probing, report, status};
@@ -210,6 +210,12 @@ async fn drive<R: Runtime>(
         storage_capacity: facts::storage_capacity(&config.root_dir),
         recursive_read_only: first.recursive_read_only,
         seccomp_default: config.seccomp_default,
+        security: security::Facts {
+            sysctls: config.allowed_unsafe_sysctls.clone(),
+            apparmor: facts::apparmor(),
+            strict_groups: first.strict_groups,
+            masked_paths: facts::thermal_throttles(),
+        },
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());

@@ -9,6 +9,7 @@ use podstead_runtime::CgroupDriver;
 use thiserror::Error;
 
 use crate::node::facts;
+use crate::pod::sysctl::{Allowed, BadPattern};
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -112,6 +113,9 @@ pub struct RunFlags {
     /// Give containers the runtime's default seccomp profile
     #[arg(long)]
     pub seccomp_default: bool,
+    /// Kernel parameters that pods may set besides the safe ones: names, or beginnings of names with * at the end
+    #[arg(long, value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
 }
 
 /// The checked configuration of the agent.
@@ -139,6 +143,8 @@ pub struct Config {
     pub cgroup_driver: Option<CgroupDriver>,
     /// Default seccomp profile for containers.
     pub seccomp_default: bool,
+    /// Kernel parameters that pods may set besides the safe ones.
+    pub allowed_unsafe_sysctls: Allowed,
 }
 
 /// A flag's value cannot be used.
@@ -169,6 +175,9 @@ pub enum ConfigError {
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
+    /// A pattern of kernel parameters is none.
+    #[error("--allowed-unsafe-sysctls: {0}")]
+    Sysctls(#[from] BadPattern),
 }
 
 impl Config {
@@ -195,6 +204,7 @@ impl Config {
             cgroup_root: run.cgroup_root.clone(),
             cgroup_driver: run.cgroup_driver.map(CgroupDriver::from),
             seccomp_default: run.seccomp_default,
+            allowed_unsafe_sysctls: Allowed::parse(run.allowed_unsafe_sysctls.iter().map(String::as_str))?,
         })
     }
 }
@@ -291,6 +301,10 @@ mod tests {
         assert_eq!(named, ConfigError::NodeName { name: "a_b".into() });
         let often = refused("--pod-manifest-path /m --hostname-override n --file-check-frequency 9ms");
         assert_eq!(often, ConfigError::Frequency);
+        let sysctls = refused(
+            "--pod-manifest-path /m --hostname-override n --allowed-unsafe-sysctls net.*,vm.swappiness",
+        );
+        assert_eq!(sysctls, ConfigError::Sysctls(BadPattern::NotNamespaced("vm.swappiness".into())));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{CgroupDriver, ContainerId, ContainerSpec, PodUid, Retry, Runtime, SandboxId, labels};
+use podstead_runtime::{
+    CgroupDriver, ContainerId, ContainerSpec, Error, ImageSpec, PodUid, Retry, Runtime, SandboxId, labels,
+};
 
 use crate::events::{Events, from_steps};
 use crate::hooks;
@@ -13,7 +15,7 @@ use crate::images::{self, ImageProblem};
 use crate::node::cgroup::Cgroups;
 use crate::node::systemd;
 use crate::plan::{self, Action};
-use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, volumes};
+use crate::pod::{NodeFacts, admission, container, files, identity, resources, sandbox, security, volumes};
 use crate::{probe, probing};
 
 /// What actions are carried out with.
@@ -53,8 +55,8 @@ pub struct Failed {
     pub message: String,
 }
 
-impl From<podstead_runtime::Error> for Failed {
-    fn from(error: podstead_runtime::Error) -> Self {
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
         Self { retry: error.retry(), reason: "", message: error.to_string() }
     }
 }
@@ -72,6 +74,17 @@ impl From<ImageProblem> for Failed {
     fn from(problem: ImageProblem) -> Self {
         Self { retry: problem.retry, reason: problem.reason, message: problem.message }
     }
+}
+
+impl From<admission::Rejected> for Failed {
+    fn from(rejected: admission::Rejected) -> Self {
+        Self { retry: Retry::Never, reason: rejected.reason, message: rejected.to_string() }
+    }
+}
+
+/// The manifest asks for what cannot be on this node or with this image.
+fn config(error: impl std::fmt::Display) -> Failed {
+    Failed { retry: Retry::Backoff, reason: "CreateContainerConfigError", message: error.to_string() }
 }
 
 fn host(error: impl std::fmt::Display) -> Failed {
@@ -100,6 +113,7 @@ impl<R: Runtime> Executor<R> {
                 let instance = container::Instance {
                     attempt: *attempt,
                     image_id: image_id.clone(),
+                    image_user: self.image_user(container, image_id).await?,
                     annotations: annotations.clone(),
                     ips: context.ips.clone(),
                     ..container::Instance::default()
@@ -128,6 +142,7 @@ impl<R: Runtime> Executor<R> {
     }
 
     async fn prepare(&self, pod: Arc<Pod>) -> Result<(), Failed> {
+        admission::admit(&self.node, &pod)?;
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || {
             files::prepare(&node, &pod).map_err(host)?;
@@ -155,6 +170,7 @@ impl<R: Runtime> Executor<R> {
             let tell = from_steps::image(&self.events, &uid, name, &image.image);
             images::ensure(&*self.runtime, &image, &policy, &tell).await?;
         }
+        security::verify_non_root(&pod, find(&pod, name)?, &instance.image_user).map_err(config)?;
         let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
         let spec = blocking(move || {
             let container = find(&owned, &wanted)?;
@@ -169,6 +185,15 @@ impl<R: Runtime> Executor<R> {
         let sandbox_spec = sandbox::sandbox_spec(&self.node, &pod, context.sandbox_attempt);
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
+    }
+
+    /// Who a container runs as when its pod does not say: the image knows.
+    async fn image_user(&self, container: &str, image: &str) -> Result<security::ImageUser, Failed> {
+        let found = self.runtime.image(&ImageSpec::from(image)).await?;
+        let missing = || {
+            Failed::from(Error::not_found(format!("create container {container}"), format!("image {image}")))
+        };
+        found.as_ref().map(security::ImageUser::from).ok_or_else(missing)
     }
 
     /// The hook of a container that runs, noted when it is over, so that no other agent repeats it.
@@ -228,15 +253,10 @@ fn prepared(
     container: &Container,
     mut instance: container::Instance,
 ) -> Result<ContainerSpec, Failed> {
-    let wrong = |error: &dyn std::fmt::Display| Failed {
-        retry: Retry::Backoff,
-        reason: "CreateContainerConfigError",
-        message: error.to_string(),
-    };
     instance.env_files = files::read_env_files(node, pod, container);
-    let spec = container::container_spec(node, pod, container, &instance).map_err(|error| wrong(&error))?;
-    let parts = volumes::sub_paths(node, pod, container, &spec.env).map_err(|error| wrong(&error))?;
-    files::bind_sub_paths(&identity::identity(pod).uid, &parts).map_err(|error| wrong(&error))?;
+    let spec = container::container_spec(node, pod, container, &instance).map_err(config)?;
+    let parts = volumes::sub_paths(node, pod, container, &spec.env).map_err(config)?;
+    files::bind_sub_paths(&identity::identity(pod).uid, &parts).map_err(config)?;
     Ok(spec)
 }
 

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::reconcile::Wanted;
 
-    fn view(state: ContainerState) -> View {
+    fn view(state: &ContainerState) -> View {
         let pod: Pod = serde_yaml::from_str(
             "{metadata: {name: web-n, namespace: default, uid: u1}, spec: {containers: [{name: c, \
              ports: [{name: http, containerPort: 80}], readinessProbe: {httpGet: {port: http}}}, {name: other}]}}",
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_runs_and_has_probes_is_probed_at_the_pods_address() {
-        let seen = inputs(&NodeFacts::default(), &view(ContainerState::Running { started_at: Time(7) }));
+        let seen = inputs(&NodeFacts::default(), &view(&ContainerState::Running { started_at: Time(7) }));
         assert_eq!(seen.targets.len(), 1, "{seen:?}");
         let target = &seen.targets[0];
         assert_eq!((target.id.as_str(), target.pod_name.as_str()), ("one", "default/web-n"));
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_does_not_run_is_remembered_and_not_probed() {
-        let seen = inputs(&NodeFacts::default(), &view(ContainerState::Created));
+        let seen = inputs(&NodeFacts::default(), &view(&ContainerState::Created));
         assert!(seen.targets.is_empty() && seen.keep.len() == 2, "{seen:?}");
     }
 

@@ -291,6 +291,53 @@ async fn a_mount_of_no_volume_is_a_config_error() {
     agent.end().await;
 }
 
+/// The reason and message of the first failure.
+async fn failure(agent: &mut Loop) -> (String, String) {
+    let view = agent.until("it failed", |v| !v.known.failures.is_empty()).await;
+    let failure = view.known.failures.values().next().unwrap();
+    (failure.reason.clone(), failure.message.clone())
+}
+
+#[tokio::test]
+async fn an_image_whose_user_is_a_name_may_mean_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    fake.world(|w| {
+        w.add_image("img:1");
+        w.set_image_user("img:1", "web");
+    });
+    let non_root = "imagePullPolicy: IfNotPresent, securityContext: {runAsNonRoot: true}";
+    let mut agent = Loop::start(&fake, dir.path(), &[pod("u1", non_root)]);
+    let (reason, message) = failure(&mut agent).await;
+    assert_eq!(reason, "CreateContainerConfigError");
+    assert_eq!(
+        message,
+        "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root (pod: \
+         \"web-node_default(u1)\", container: c)"
+    );
+    fake.world(|w| w.set_image_user("img:1", "33"));
+    agent.until("it runs as soon as the image is another", |v| running(v).len() == 1 && quiet(v)).await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn of_a_pod_that_the_node_refuses_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let mut refused = pod("u1", "");
+    let sysctls = "{sysctls: [{name: kernel.msgmax, value: \"1\"}]}";
+    refused.spec.as_mut().unwrap().security_context = Some(serde_yaml::from_str(sysctls).unwrap());
+    let mut agent = Loop::start(&fake, dir.path(), &[refused]);
+    let (reason, message) = failure(&mut agent).await;
+    let words = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+    assert_eq!((reason.as_str(), message.as_str()), ("SysctlForbidden", words));
+    let view = agent.until("it waits", |v| v.plan.wake_at.is_some()).await;
+    assert!(view.observed.snapshot.sandboxes.is_empty() && !dir.path().join("root/pods/u1").exists());
+    let status = report::pods(&view, &report::Node::default()).remove(0).status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("SysctlForbidden"), Some(words)));
+    agent.end().await;
+}
+
 #[tokio::test]
 async fn a_lost_answer_makes_no_second_container() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ use super::admit_env as env;
 use super::admit_life;
 use super::admit_parts as parts;
 use super::admit_probes;
+use super::admit_security as security;
 use super::admit_volumes as volumes;
 use super::check::Places;
 use super::identity::CONFIG_MIRROR;
@@ -19,7 +20,6 @@ use super::refusal::{Position, Refusals};
 
 /// All annotations of an object together, as in the API.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
-const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Collects errors with the place of a field, or of its nearest ancestor in the text.
 pub(crate) struct Report<'a> {
@@ -68,7 +68,10 @@ pub(crate) fn pod(pod: &Pod, node: &str, report: &mut Report<'_>) {
     metadata(pod, node, report);
     match &pod.spec {
         None => report.add("spec", "is missing"),
-        Some(spec) => self::spec(spec, report),
+        Some(spec) => {
+            self::spec(spec, report);
+            security::pod(pod, spec, report);
+        }
     }
 }
 
@@ -106,10 +109,6 @@ fn metadata(pod: &Pod, node: &str, report: &mut Report<'_>) {
                  (and the uid, so that changes are noticed)",
             );
         }
-        if key.starts_with(APPARMOR) {
-            let version = env!("CARGO_PKG_VERSION");
-            report.add(&field, format!("not supported yet by podstead {version}: AppArmor profiles"));
-        }
     }
     if bytes > MAX_ANNOTATIONS {
         report.add("metadata.annotations", format!("are larger than {MAX_ANNOTATIONS} bytes together"));
@@ -140,6 +139,7 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
         admit_life::container(spec, one, init, &field, report);
         ports(one, &field, spec.host_network == Some(true), &mut host_ports, report);
         volumes::mounts(one, &field, &known, report);
+        security::container(one, &field, report);
     }
 }
 

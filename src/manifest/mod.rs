@@ -8,6 +8,7 @@ mod admit_env;
 mod admit_life;
 mod admit_parts;
 mod admit_probes;
+mod admit_security;
 mod admit_volumes;
 mod check;
 mod claims;

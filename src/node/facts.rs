@@ -1,5 +1,5 @@
-//! Facts of the machine: its name, addresses, memory, processors and storage. Reads `/proc`, the interfaces and sizes of
-//! file systems.
+//! Facts of the machine: its name, addresses, memory, processors, storage, and what guards it. Reads `/proc`, `/sys`, the
+//! interfaces and sizes of file systems.
 
 use std::fs;
 use std::net::IpAddr;
@@ -18,6 +18,20 @@ pub fn memory_capacity() -> i64 {
         .lines()
         .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<i64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// Whether AppArmor guards the node.
+pub fn apparmor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
+}
+
+/// Where each processor counts that it was too hot; containers must not learn of their neighbours from it.
+pub fn thermal_throttles() -> Vec<String> {
+    let cpus = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    let paths = cpus.map(|cpu| cpu.path().join("thermal_throttle")).filter(|path| path.is_dir());
+    let mut all: Vec<String> = paths.filter_map(|path| path.to_str().map(str::to_owned)).collect();
+    all.sort();
+    all
 }
 
 /// Processors in thousandths.

@@ -127,6 +127,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
     let initialized = over || init.iter().zip(&pod.init).all(passed);
     let containers: Vec<_> = pod.containers.iter().map(|c| told.container(c, initialized)).collect();
     let late = told.deadline_exceeded();
+    let failure = pod_failure(known, &pod.identity.uid);
     let sidecars = init.iter().zip(&pod.init).filter(|(_, plan)| plan.role == Role::Sidecar);
     let serves = |c: &ContainerStatus| c.ready;
     PodStatus {
@@ -140,11 +141,16 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
             && containers.iter().all(serves)
             && sidecars.map(|(c, _)| c).all(serves),
         initialized,
-        reason: if late { "DeadlineExceeded" } else { "" }.to_owned(),
+        reason: if late {
+            "DeadlineExceeded".to_owned()
+        } else {
+            failure.map(|f| f.reason.clone()).unwrap_or_default()
+        },
         message: if late {
             "Pod was active on the node longer than the specified deadline".to_owned()
         } else {
-            pod_failure(known, &pod.identity.uid)
+            failure
+                .map(|f| f.message.clone())
                 .or_else(|| predecessors_failure(pod, observed, known))
                 .unwrap_or_default()
         },
@@ -342,10 +348,10 @@ fn predecessors_failure(pod: &Pod, observed: &Observed, known: &Known) -> Option
     failures.map(|f| format!("waiting for the end of the pod before: {}", f.message)).next()
 }
 
-fn pod_failure(known: &Known, uid: &PodUid) -> Option<String> {
+fn pod_failure<'a>(known: &'a Known, uid: &PodUid) -> Option<&'a Failure> {
     let of_pod = |key: &FailureKey| {
         key.uid == *uid
             && matches!(key.verb, Verb::Prepare | Verb::RunSandbox | Verb::StopSandbox | Verb::RemoveSandbox)
     };
-    known.failures.iter().find(|(key, _)| of_pod(key)).map(|(_, f)| f.message.clone())
+    known.failures.iter().find(|(key, _)| of_pod(key)).map(|(_, failure)| failure)
 }

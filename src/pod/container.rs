@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use podstead_runtime::security::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
-use podstead_runtime::{ContainerSecurity, ContainerSpec, ImageSpec, Mount, Profile, labels};
+use podstead_runtime::{ContainerSpec, ImageSpec, Mount, labels};
 use thiserror::Error;
 
-use super::{NodeFacts, env, identity, resources, sandbox, volumes};
+use super::{NodeFacts, env, identity, resources, security, volumes};
 
 /// A container's spec cannot be said: the kubelet's `CreateContainerConfigError`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -29,6 +28,8 @@ pub struct Instance {
     pub attempt: u32,
     /// The image's id as resolved.
     pub image_id: String,
+    /// Who the image runs its programs as.
+    pub image_user: security::ImageUser,
     /// The sandbox's addresses.
     pub ips: Vec<IpAddr>,
     /// The files of variables that it refers to ([`env::files_needed`]).
@@ -81,8 +82,11 @@ pub fn container_spec(
         annotations: annotations(spec, container, instance),
         log_path: PathBuf::from(&container.name).join(format!("{}.log", instance.attempt)),
         resources: resources::container(spec, container, node.memory_capacity),
-        security: security(node, spec),
         stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_default(),
+        security: security::container(node, pod, container, &instance.image_user),
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
         ..ContainerSpec::default()
     })
 }
@@ -130,17 +134,6 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
     all
 }
 
-fn security(node: &NodeFacts, spec: &PodSpec) -> ContainerSecurity {
-    ContainerSecurity {
-        namespaces: sandbox::namespaces(spec),
-        masked_paths: DEFAULT_MASKED_PATHS.map(str::to_owned).to_vec(),
-        readonly_paths: DEFAULT_READONLY_PATHS.map(str::to_owned).to_vec(),
-        supplemental_groups: spec.security_context.iter().filter_map(|s| s.fs_group).collect(),
-        seccomp: if node.seccomp_default { Profile::RuntimeDefault } else { Profile::Unconfined },
-        ..ContainerSecurity::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +168,18 @@ mod tests {
         assert_eq!(made.log_path, std::path::Path::new("c/3.log"));
         assert_eq!(made.image.image, "i:latest");
         assert_eq!(made.labels[labels::CONTAINER_NAME], "c");
+    }
+
+    #[test]
+    fn streams_are_as_the_manifest_says() {
+        let streams = |text: &str| {
+            let made = spec(&pod(text), &Instance::default());
+            (made.stdin, made.stdin_once, made.tty)
+        };
+        assert_eq!(streams("{name: c}"), (false, false, false));
+        assert_eq!(streams("{name: c, stdin: true}"), (true, false, false));
+        assert_eq!(streams("{name: c, stdinOnce: true}"), (false, true, false));
+        assert_eq!(streams("{name: c, tty: true}"), (false, false, true));
     }
 
     #[test]

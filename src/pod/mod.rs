@@ -1,6 +1,7 @@
 //! A pod's manifest as runtime specs; both backends share it. May use the API's types and the contract; only
 //! [`files`] touches the disk.
 
+pub mod admission;
 pub mod container;
 pub mod downward;
 pub mod env;
@@ -10,6 +11,8 @@ pub mod identity;
 pub mod objects;
 pub mod resources;
 pub mod sandbox;
+pub mod security;
+pub mod sysctl;
 pub mod volumes;
 
 use std::net::IpAddr;
@@ -42,4 +45,6 @@ pub struct NodeFacts {
     pub recursive_read_only: bool,
     /// Containers get the runtime's seccomp profile unless they say otherwise (`--seccomp-default`).
     pub seccomp_default: bool,
+    /// What decides about security besides.
+    pub security: security::Facts,
 }

@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use podstead_runtime::{
-    LinuxResources, NamespaceMode, Namespaces, PortMapping, Profile, Protocol, SandboxSecurity, SandboxSpec,
-    labels,
-};
+use podstead_runtime::{LinuxResources, PortMapping, Protocol, SandboxSpec, labels};
 
-use super::{NodeFacts, identity, resources};
+use super::{NodeFacts, identity, resources, security, sysctl};
 
 /// The sandbox of a pod's `attempt`.
 pub fn sandbox_spec(node: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxSpec {
@@ -29,11 +26,8 @@ pub fn sandbox_spec(node: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxSpec {
         labels: all_labels,
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         cgroup_parent: identity::cgroup_parent(node, pod),
-        security: SandboxSecurity {
-            namespaces: namespaces(spec),
-            seccomp: Profile::RuntimeDefault,
-            ..SandboxSecurity::default()
-        },
+        sysctls: sysctls(spec),
+        security: security::sandbox(spec),
         overhead: Some(LinuxResources::default()),
         resources: Some(sum),
         pod: id,
@@ -41,10 +35,9 @@ pub fn sandbox_spec(node: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxSpec {
     }
 }
 
-/// Namespaces of the pod and of each of its containers: the runtimes want both told the same.
-pub fn namespaces(spec: &PodSpec) -> Namespaces {
-    let network = if spec.host_network.unwrap_or(false) { NamespaceMode::Node } else { NamespaceMode::Pod };
-    Namespaces { network, pid: NamespaceMode::Container, ipc: NamespaceMode::Pod, user: None }
+fn sysctls(spec: &PodSpec) -> BTreeMap<String, String> {
+    let all = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
+    all.map(|s| (sysctl::normalize(&s.name), s.value.clone())).collect()
 }
 
 fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
@@ -65,6 +58,8 @@ fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
 
 #[cfg(test)]
 mod tests {
+    use podstead_runtime::NamespaceMode;
+
     use super::*;
 
     fn pod(text: &str) -> Pod {
@@ -98,6 +93,13 @@ mod tests {
     fn on_the_nodes_network_a_sandbox_has_no_host_name() {
         let spec = sandbox_spec(&NodeFacts::default(), &pod("spec: {hostNetwork: true, containers: []}"), 0);
         assert_eq!((spec.hostname.as_str(), spec.security.namespaces.network), ("", NamespaceMode::Node));
+    }
+
+    #[test]
+    fn kernel_parameters_go_with_dots() {
+        let text = "spec: {containers: [], securityContext: {sysctls: [{name: net/ipv4/tcp_rmem, value: 4096 8192 8192}]}}";
+        let sysctls = sandbox_spec(&NodeFacts::default(), &pod(text), 0).sysctls;
+        assert_eq!(sysctls, BTreeMap::from([("net.ipv4.tcp_rmem".into(), "4096 8192 8192".into())]));
     }
 
     #[test]

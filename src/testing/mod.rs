@@ -46,6 +46,7 @@ use crate::backend::Backend;
 use crate::config::{Config, RuntimeChoice, RuntimeFlags};
 use crate::manifest::{self, FileReport};
 use crate::node::facts;
+use crate::pod::sysctl::Allowed;
 use crate::reconcile::View;
 
 /// How long a wait lasts unless said otherwise: generous, for loaded machines.
@@ -108,6 +109,8 @@ pub struct Builder {
     binary: Option<PathBuf>,
     insecure_registries: Vec<String>,
     cni_conf_dir: Option<PathBuf>,
+    seccomp_default: bool,
+    allowed_unsafe_sysctls: Allowed,
     cgroup_driver: Option<CgroupDriver>,
     patience: Duration,
 }
@@ -131,6 +134,20 @@ impl Builder {
     #[must_use]
     pub fn cni_conf_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cni_conf_dir = Some(dir.into());
+        self
+    }
+
+    /// Containers get the runtime's seccomp profile unless they say otherwise.
+    #[must_use]
+    pub fn seccomp_default(mut self) -> Self {
+        self.seccomp_default = true;
+        self
+    }
+
+    /// Kernel parameters that pods may set besides the safe ones.
+    #[must_use]
+    pub fn allowed_unsafe_sysctls(mut self, allowed: Allowed) -> Self {
+        self.allowed_unsafe_sysctls = allowed;
         self
     }
 
@@ -193,7 +210,8 @@ impl Builder {
             container_logs_dir: dir.path().join("links"),
             cgroup_root: format!("/{name}"),
             cgroup_driver: self.cgroup_driver,
-            seccomp_default: false,
+            seccomp_default: self.seccomp_default,
+            allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,
         };
         std::fs::create_dir(&config.manifest_path)
             .map_err(|source| NodeError::File { path: config.manifest_path.clone(), source })?;
@@ -248,6 +266,8 @@ impl Node {
             binary: None,
             insecure_registries: Vec::new(),
             cni_conf_dir: None,
+            seccomp_default: false,
+            allowed_unsafe_sysctls: Allowed::default(),
             cgroup_driver: None,
             patience: PATIENCE,
         }

@@ -76,7 +76,6 @@ async fn a_pod_is_described_with_what_happened_to_it(host: &Host) {
     for line in [
         "Name: both-node",
         "Namespace: default",
-        "Node: node/",
         "Labels: app=both",
         "Status: Running",
         "crash:",

@@ -8,6 +8,7 @@ mod library;
 mod life;
 mod offline;
 mod pods;
+mod security;
 mod slices;
 mod storm;
 mod support;

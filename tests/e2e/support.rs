@@ -64,7 +64,12 @@ impl Host {
 
     /// A node with an agent and the test images.
     pub async fn node(&self) -> Node {
-        with_images(self.builder().start().await.expect("start the node")).await
+        self.started(self.builder()).await
+    }
+
+    /// A node made by this builder, with an agent and the test images.
+    pub async fn started(&self, builder: Builder) -> Node {
+        with_images(builder.start().await.expect("start the node")).await
     }
 
     /// A node without an agent.

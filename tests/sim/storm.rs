@@ -131,7 +131,8 @@ fn happen_outside(sim: &mut Sim) -> Result<(), Broken> {
 
 /// A probe says something new of something that runs.
 fn probe(sim: &mut Sim) {
-    let runs: Vec<_> = sim.world.snapshot(OURS).containers.into_iter().filter(|c| c.is_running()).collect();
+    let all = sim.world.snapshot(OURS).containers;
+    let runs: Vec<_> = all.into_iter().filter(podstead_runtime::Container::is_running).collect();
     let Some(container) = sim.rng.pick(&runs) else { return };
     let before = sim.host.probed.get(&container.id).copied();
     if !has_probes(sim, &container) || before.is_some_and(|p| !p.alive) {

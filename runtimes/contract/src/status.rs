@@ -36,4 +36,6 @@ pub struct RuntimeStatus {
     pub recursive_read_only: bool,
     /// Whether it supports user namespaces.
     pub user_namespaces: bool,
+    /// Whether it can leave the groups of an image's `/etc/group` out.
+    pub strict_groups: bool,
 }

@@ -132,6 +132,7 @@ impl Inner {
         let request = call::request(proto::StatusRequest { verbose: false }, limit);
         let answer = call::within(|| "ask for the status".into(), limit, client.status(request)).await?;
         let conditions = answer.status.unwrap_or_default().conditions;
+        let strict_groups = answer.features.unwrap_or_default().supplemental_groups_policy;
         let default_handler = answer
             .runtime_handlers
             .into_iter()
@@ -144,6 +145,7 @@ impl Inner {
             cgroup_driver: self.cgroup_driver().await?,
             recursive_read_only: default_handler.recursive_read_only_mounts,
             user_namespaces: default_handler.user_namespaces,
+            strict_groups,
         })
     }
 

@@ -298,6 +298,14 @@ impl World {
         id
     }
 
+    /// Says who an image that is there runs its programs as: a number or a name.
+    pub fn set_image_user(&mut self, reference: &str, user: &str) {
+        if let Some(image) = self.images.get_mut(reference) {
+            image.uid = user.parse().ok();
+            image.username = if image.uid.is_some() { String::new() } else { user.to_owned() };
+        }
+    }
+
     /// Finds an image by name or id.
     pub fn image(&self, reference: &str) -> Option<&Image> {
         self.images.get(reference).or_else(|| self.images.values().find(|i| i.id == reference))

@@ -9,6 +9,7 @@ pub mod image;
 mod launch;
 pub mod namespace;
 pub mod network;
+mod selinux;
 pub mod shim;
 
 pub use direct::{Direct, DirectOptions};

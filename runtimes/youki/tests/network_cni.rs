@@ -52,7 +52,8 @@ impl Node {
     }
 
     fn records(&self) -> usize {
-        self.temp.path().join("records").read_dir().map_or(0, Iterator::count)
+        let entries = self.temp.path().join("records").read_dir().into_iter().flatten().flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "json")).count()
     }
 }
 

@@ -271,6 +271,22 @@ async fn operations_on_one_sandbox_take_turns() {
     assert_eq!(rig.calls(), ["a ADD", "begins", "ends", "a DEL", "begins", "ends"]);
 }
 
+/// A program that ends may have to clean up while its own tasks stand still.
+#[tokio::test]
+async fn an_operation_that_stands_still_is_not_waited_for() {
+    let slow = format!("sleep 0.3; {RESULT}");
+    let rig = Rig::new(&[&slow, &slow]);
+    let mut add = std::pin::pin!(rig.add());
+    // Up to its first plugin, and never polled again until the end.
+    let begun = until("a plugin ran", || !rig.calls().is_empty());
+    tokio::select! { biased; _ = &mut add => panic!("it has ended"), () = begun => {} }
+    let other = Network::new(settings(rig.temp.path(), Duration::from_secs(20)));
+    let start = Instant::now();
+    other.del("s1").await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(other.attached().await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn one_plugins_failure_does_not_keep_others_from_detaching() {
     let rig = Rig::new(&[RESULT, RESULT, RESULT]);

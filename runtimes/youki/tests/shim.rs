@@ -12,8 +12,10 @@ use direct_world::pods::{
     code, kill, processes, run, run_dir, running, said, sh, shim, spec, start, status, unified, until,
 };
 use direct_world::{DIRECTORY, cgroup, directory, world};
-use podstead_runtime::suite::{Pod, see, until as until_state, until_exited, until_file};
-use podstead_runtime::{ContainerId, ContainerState, NamespaceMode, Runtime as _, SandboxId, SandboxState};
+use podstead_runtime::suite::{Pod, sandbox_spec, see, until as until_state, until_exited, until_file};
+use podstead_runtime::{
+    ContainerId, ContainerState, Error, NamespaceMode, Runtime as _, SandboxId, SandboxState,
+};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 fn is_unknown_end(state: &ContainerState) -> bool {
@@ -284,6 +286,121 @@ async fn a_container_made_while_its_sandbox_is_removed_is_gone_too() {
         };
         assert!(!ids(&directory().join("root/containers")).iter().any(of_pod), "{n}");
     }
+}
+
+/// Whichever comes first: nothing is made in a sandbox that was stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_made_while_its_sandbox_is_stopped_is_made_before_or_not_at_all() {
+    let w = world().await;
+    for n in 0..40_u64 {
+        let mut pod = sandbox_spec(&w);
+        // With nothing of its own that a container could miss once it is stopped.
+        (pod.security.namespaces.network, pod.security.namespaces.ipc) =
+            (NamespaceMode::Node, NamespaceMode::Node);
+        let id = w.ours.run_sandbox(&pod).await.expect("run_sandbox");
+        let pod = Pod { spec: pod, id };
+        let mut spec = spec(&w, &pod, "sleep 1000");
+        spec.security.namespaces = pod.spec.security.namespaces.clone();
+        let create = w.ours.create_container(&pod.id, &spec, &pod.spec);
+        let stop = async {
+            tokio::time::sleep(Duration::from_micros(n * 150)).await;
+            w.ours.stop_sandbox(&pod.id).await.expect("stop_sandbox");
+        };
+        let (made, ()) = tokio::join!(create, stop);
+        let (_, containers) = pod.left(&w).await;
+        let waiting = containers.iter().any(|c| matches!(c.state, ContainerState::Created) || c.is_running());
+        assert!(!waiting, "{n}: {made:?} {containers:?}");
+        pod.end(&w).await;
+    }
+}
+
+/// What a kill in the middle of a removal leaves looks half-made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_was_cut_short_keeps_the_log_of_what_ran() {
+    let w = world().await;
+    let pod = Pod::run(&w).await;
+    let mut spec = spec(&w, &pod, "true");
+    let ran = pod.start_spec(&w, &spec).await;
+    until_exited(&w, &ran).await;
+    let log = pod.spec.log_directory.join(&spec.log_path);
+    spec.name = "waits".into();
+    spec.log_path = "waits/0.log".into();
+    let never = w.ours.create_container(&pod.id, &spec, &pod.spec).await.expect("create");
+    w.ours.stop_container(&never, Duration::ZERO).await.expect("stop");
+    for id in [&ran, &never] {
+        let dir = directory().join("root/containers").join(&id.0);
+        fs::rename(dir.join("container.json"), dir.join("making.json")).expect("cut short");
+    }
+    let unused = pod.spec.log_directory.join(&spec.log_path);
+    assert!(log.exists() && unused.exists());
+    pod.end(&w).await;
+    assert!(log.exists() && !unused.exists(), "one was used, the other was not");
+}
+
+/// No inode is left where records, images and what containers write are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_an_agent_begins_sees_stops_and_removes() {
+    let w = world().await;
+    let small = directory().join("small");
+    fs::create_dir_all(&small).expect("make a directory");
+    mount("tmpfs", &small, "tmpfs", MountFlags::empty(), Some(c"nr_inodes=2000")).expect("mount");
+    let open = || async {
+        let mut options = direct_world::options("podstead");
+        options.root = small.join("root");
+        options.state_dir = directory().join("small-state");
+        podstead_youki::Direct::open(options).await
+    };
+    let w = direct_world::Libcontainer { ours: open().await.expect("open"), ..w };
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/images/out/busybox.tar");
+    let imported = w.ours.import_image(&archive, None, podstead_runtime::PullProgress::none()).await;
+    imported.expect("import");
+    let pod = Pod::run(&w).await;
+    let id = start(&w, &pod, &spec(&w, &pod, "echo ready; sleep 1000")).await;
+    let full = |n: u32| fs::File::create(small.join(n.to_string())).is_err();
+    assert!((0..3000).any(full), "the disk becomes full");
+    let w = direct_world::Libcontainer { ours: open().await.expect("open again"), ..w };
+    assert!(see(&w, &id).await.expect("seen").is_running());
+    w.ours.stop_container(&id, Duration::ZERO).await.expect("stop");
+    assert!(matches!(see(&w, &id).await.expect("seen").state, ContainerState::Exited { .. }));
+    w.ours.stop_sandbox(&pod.id).await.expect("stop_sandbox");
+    let (sandboxes, _) = pod.left(&w).await;
+    assert_eq!(sandboxes[0].state, SandboxState::NotReady);
+    w.ours.remove_container(&id).await.expect("remove");
+    w.ours.remove_sandbox(&pod.id).await.expect("remove_sandbox");
+    let (sandboxes, containers) = pod.left(&w).await;
+    assert!(sandboxes.is_empty() && containers.is_empty());
+    drop(w);
+    unmount(&small, UnmountFlags::DETACH).expect("unmount");
+}
+
+/// Whichever comes first: what a container is made of stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_not_removed_under_a_container_in_the_making() {
+    let w = world().await;
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/images/out/busybox.tar");
+    let image = podstead_runtime::ImageSpec { image: direct_world::BUSYBOX.into(), ..Default::default() };
+    let pod = Pod::run(&w).await;
+    let mut spec = spec(&w, &pod, "sleep 1000");
+    for n in 0..30 {
+        w.ours.import_image(&archive, None, podstead_runtime::PullProgress::none()).await.expect("import");
+        spec.attempt = n;
+        let create = w.ours.create_container(&pod.id, &spec, &pod.spec);
+        let remove = async {
+            tokio::time::sleep(Duration::from_micros(u64::from(n) * 100)).await;
+            w.ours.remove_image(&image).await
+        };
+        let (made, removed) = tokio::join!(create, remove);
+        match made {
+            Ok(id) => {
+                assert!(removed.is_err(), "{n}");
+                assert!(w.ours.image(&image).await.expect("look").is_some(), "{n}");
+                w.ours.remove_container(&id).await.expect("remove");
+            }
+            // Not one about a directory that went while it was being mounted.
+            Err(error) => assert!(matches!(error, Error::NotFound { .. }), "{n}: {error}"),
+        }
+    }
+    pod.end(&w).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -295,6 +295,12 @@ async fn limits_are_in_the_cgroups_files_and_change_there() {
         weight,
         "what was not asked for stays"
     );
+    let unlimited =
+        LinuxResources { cpu_quota: -1, memory_limit: -1, pids_limit: Some(-1), ..LinuxResources::default() };
+    w.ours.update_resources(&id, &unlimited).await.expect("update_resources");
+    let lifted = if unified() { "max 100000" } else { "-1 100000" };
+    assert_eq!((quota(), pids()), (lifted.into(), "max".into()));
+    assert!(memory() == "max" || memory().parse().is_ok_and(|bytes: u64| bytes > 1 << 60), "{}", memory());
     pod.end(&w).await;
 }
 

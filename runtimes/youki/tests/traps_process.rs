@@ -350,7 +350,7 @@ async fn children_in_cgroups_of_their_own_are_killed_and_nothing_is_left() {
     let mut spec = spec(&w, &pod, script);
     spec.command.push(if unified() { "v2" } else { "v1" }.into());
     spec.security.privileged = true;
-    spec.security.namespaces.pid = podstead_runtime::NamespaceMode::Node;
+    spec.security.namespaces.pid = NamespaceMode::Node;
     if unified() {
         // A privileged container sees the whole hierarchy: its own part is named in /proc.
         spec.command[2] =
@@ -381,7 +381,7 @@ async fn children_that_outlive_a_first_process_in_the_nodes_pid_namespace_are_ki
     let mark = format!("2718{}", std::process::id());
     let script = format!("setsid sleep {mark} & setsid sleep {mark} & echo ready; sleep 0.2; exit 2");
     let mut spec = spec(&w, &pod, &script);
-    spec.security.namespaces.pid = podstead_runtime::NamespaceMode::Node;
+    spec.security.namespaces.pid = NamespaceMode::Node;
     let (ended, _) = run(&w, &pod, &spec).await;
     assert_eq!(code(&ended), 2);
     assert_eq!(running(&format!("sleep {mark}")), Vec::<u32>::new());

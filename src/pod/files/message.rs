@@ -104,6 +104,8 @@ fn end_of_log(path: &Path, bytes: usize, lines: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::super::tests::place;
     use super::*;
 
@@ -138,7 +140,7 @@ mod tests {
         let log = dir.path().join("0.log");
         let mut text = String::new();
         for n in 0..100 {
-            text += &format!("2026-11-28T00:00:00.0Z stdout F line {n}\n");
+            let _ = writeln!(text, "2026-11-28T00:00:00.0Z stdout F line {n}");
         }
         text += "2026-11-28T00:00:00.0Z stderr P long \n2026-11-28T00:00:00.0Z stderr F end\n";
         fs::write(&log, text).unwrap();

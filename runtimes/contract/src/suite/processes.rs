@@ -154,6 +154,35 @@ pub async fn command_args_env_and_directory_reach_the_process<W: World>(w: &W) {
     pod.end(w).await;
 }
 
+/// Without `stdin` a program reads its end at once, with it the program waits; a terminal is one on all streams.
+pub async fn standard_input_and_terminal_are_there_only_when_asked_for<W: World>(w: &W) {
+    if !w.real() {
+        return;
+    }
+    let pod = Pod::run(w).await;
+    let script = "for fd in 0 1 2; do test -t $fd && echo terminal $fd; done; cat; echo over";
+    let with = |name: &str, stdin, tty| {
+        let mut spec = container_spec(w, &pod.spec, name, script);
+        (spec.stdin, spec.tty) = (stdin, tty);
+        spec
+    };
+    let log = |name: &str| pod.spec.log_directory.join(name).join("0.log");
+    let open = pod.start_spec(w, &with("open", true, false)).await;
+    let terminal = pod.start_spec(w, &with("terminal", true, true)).await;
+    let closed = pod.start_spec(w, &with("closed", false, false)).await;
+    until_exited(w, &closed).await;
+    let said = until_file(&log("closed"), |log| log.contains("over")).await;
+    assert!(!said.contains("terminal"), "{said}");
+    let said = until_file(&log("terminal"), |log| log.contains("terminal 2")).await;
+    assert!(said.contains("terminal 0") && said.contains("terminal 1"), "{said}");
+    for (id, name) in [(&open, "open"), (&terminal, "terminal")] {
+        assert!(see(w, id).await.is_some_and(|c| c.is_running()), "{name} waits for input");
+        let said = std::fs::read_to_string(log(name)).expect("a log");
+        assert!(!said.contains("over"), "{name}: {said}");
+    }
+    pod.end(w).await;
+}
+
 /// Mounts are there, nested ones too whatever their order, and read-only ones refuse writes.
 pub async fn mounts_arrive_and_read_only_holds<W: World>(w: &W) {
     if !w.real() {

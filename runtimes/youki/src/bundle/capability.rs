@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 use podstead_runtime::ContainerSecurity;
+use podstead_runtime::security::CAPABILITIES as ALL;
 
 use super::error::{Blame, Error};
 
@@ -23,51 +24,6 @@ const DEFAULT: [&str; 14] = [
     "SYS_CHROOT",
     "KILL",
     "AUDIT_WRITE",
-];
-
-/// Every capability there is, by number from 0.
-const ALL: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
 ];
 
 /// The capabilities of one container, by name without `CAP_`.

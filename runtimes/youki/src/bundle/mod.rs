@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use device::DeviceNode;
 pub use error::Error;
 pub use process::exec_process;
-pub use resource::resources;
+pub use resource::{changed_resources, resources};
 pub use signal::stop_signal;
 pub use user::{UserRequest, apply_user};
 

@@ -40,6 +40,23 @@ pub fn resources(asked: &Asked, node: &NodeFacts) -> LinuxResources {
     resources
 }
 
+/// As [`resources`], for a container that has limits: negative ones lift what is there, 0 leaves it.
+pub fn changed_resources(asked: &Asked, node: &NodeFacts) -> LinuxResources {
+    let mut resources = resources(asked, node);
+    if asked.cpu_quota < 0 {
+        let mut cpu = resources.cpu().clone().unwrap_or_default();
+        // The kernel takes "no quota" with a period only, on v2.
+        cpu.set_quota(Some(-1)).set_period(Some(DEFAULT_PERIOD_US));
+        resources.set_cpu(Some(cpu));
+    }
+    if asked.memory_limit < 0 {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(-1)).set_swap(node.swap_limits.then_some(-1));
+        resources.set_memory(Some(memory));
+    }
+    resources
+}
+
 fn cpu(asked: &Asked) -> Option<LinuxCpu> {
     let positive = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
     let text = |s: &String| (!s.is_empty()).then(|| s.clone());

@@ -1,5 +1,5 @@
-//! What an agent does once when it begins on this runtime: says what the node does not allow, and takes away what nobody
-//! can name any more because a power failure cut its record short.
+//! What an agent does once when it begins on this runtime: says what the node does not allow and what the pods it takes
+//! over lack, and takes away what nobody can name any more because a power failure cut its record short.
 
 use std::fs;
 use std::io;
@@ -11,8 +11,8 @@ use podstead_runtime::Result;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::errors::blocking;
-use super::records::ids;
-use super::{Direct, Inner};
+use super::records::{SandboxRecord, ids, is_owned};
+use super::{Direct, Inner, pods};
 
 /// Younger things may be in the making.
 const SETTLED: Duration = Duration::from_secs(600);
@@ -27,6 +27,7 @@ impl Direct {
                  gets a lower oom score than the agent's"
             );
         }
+        self.0.check_networks().await;
         // Twice: what was cut short moments before a quick reboot is still young at first.
         for wait in [Duration::ZERO, SETTLED + Duration::from_secs(60)] {
             tokio::time::sleep(wait).await;
@@ -38,6 +39,25 @@ impl Direct {
 }
 
 impl Inner {
+    /// Says which of the pods that are taken over no longer have the network that plugins made for them. That alone is no
+    /// reason to end a pod.
+    async fn check_networks(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        let found = blocking("look for pods with a network", move || inner.sandboxes()).await;
+        let own = |record: &SandboxRecord| {
+            is_owned(&record.spec.labels, &self.options.owner)
+                && record.takes_containers()
+                && !pods::is_host_network(&record.spec)
+                && pods::is_up(&self.layout, &record.id, &record.spec)
+        };
+        for (record, _) in found.into_iter().flatten().filter(|(record, whole)| *whole && own(record)) {
+            if let Err(error) = self.network.check(&record.id).await {
+                let pod = record.spec.pod.full_name();
+                tracing::warn!(pod, sandbox = record.id, %error, "the pod's network is not as it was made");
+            }
+        }
+    }
+
     async fn sweep(this: &Arc<Self>) -> Result<()> {
         let doing = "take away what has no record";
         let inner = Arc::clone(this);

@@ -17,8 +17,9 @@ use super::records::{ContainerRecord, SandboxRecord, is_owned, new_id};
 use super::removal::missing;
 use super::{Inner, facts, pods};
 use crate::bundle::{self, Bundle, Input};
-use crate::image::Image;
+use crate::image::{self, Image};
 use crate::launch::{self, LaunchError, Shim};
+use crate::selinux;
 use crate::shim::files::write_json;
 use crate::shim::protocol::{ImageMount, Request, ShimSpec, kept, run};
 use crate::shim::volumes::part_of;
@@ -55,26 +56,11 @@ impl Inner {
             return Err(Error::State { doing: doing.to_owned(), cause: "the sandbox is stopped".into() });
         }
         let wanted = if spec.image_id.is_empty() { &spec.image.image } else { &spec.image_id };
-        let image = self.images.get(wanted).await.map_err(|error| match errors::image(doing, &error) {
-            Error::NotFound { doing, .. } => Error::not_found(doing, format!("image {}", spec.image.image)),
-            other => other,
-        })?;
+        let image = self.images.get(wanted).await;
+        let image = image.map_err(|error| no_image(doing, &spec.image.image, &error))?;
         let mounted = self.mounted_images(doing, &spec).await?;
         let id = new_id().map_err(|e| Error::failed(doing, e))?;
-        let (inner, said, new) = (Arc::clone(self), doing.to_owned(), id.clone());
-        let prepared = blocking(doing, move || {
-            Ok(inner
-                .prepare(&said, &new, &pod, &spec, (&image, &mounted))
-                .and_then(|()| inner.still_takes(&said, &pod.id)))
-        });
-        let prepared = prepared.await?;
-        let made = match prepared {
-            Ok(()) => {
-                let made = self.launcher.make(&self.layout.run(&id)).await;
-                made.map_err(|error| errors::launch(doing, &error))
-            }
-            Err(error) => Err(error),
-        };
+        let made = self.make_container(doing, &id, pod, spec, (image, mounted)).await;
         match made {
             Ok(()) => Ok(ContainerId(id)),
             Err(error) => {
@@ -91,14 +77,41 @@ impl Inner {
         let mut all = Vec::new();
         for volume in spec.mounts.iter().filter_map(|m| m.image.as_ref()) {
             let found = self.images.get(&volume.image.image).await;
-            all.push(found.map_err(|error| match errors::image(doing, &error) {
-                Error::NotFound { doing, .. } => {
-                    Error::not_found(doing, format!("image {}", volume.image.image))
-                }
-                other => other,
-            })?);
+            all.push(found.map_err(|error| no_image(doing, &volume.image.image, &error))?);
         }
         Ok(all)
+    }
+
+    /// `images`: the container's own, and those that are mounted into it.
+    async fn make_container(
+        self: &Arc<Self>,
+        doing: &str,
+        id: &str,
+        pod: SandboxRecord,
+        spec: ContainerSpec,
+        images: (Image, Vec<Image>),
+    ) -> Result<()> {
+        let (inner, said, id, sandbox) = (Arc::clone(self), doing.to_owned(), id.to_owned(), pod.id.clone());
+        let run_dir = self.layout.run(&id);
+        let prepared = blocking(doing, move || {
+            let (image, mounted) = images;
+            let prepare = || {
+                inner.prepare(&said, &id, &pod, &spec, (&image, &mounted))?;
+                // Now that it is written down who uses the images: until now they could be removed.
+                for image in std::iter::once(&image).chain(&mounted) {
+                    let held = inner.images.hold(&image.id);
+                    held.map_err(|error| no_image(&said, &spec.image.image, &error))?;
+                }
+                inner.still_takes(&said, &pod.id)
+            };
+            Ok(prepare())
+        });
+        prepared.await??;
+        let made = self.launcher.make(&run_dir).await;
+        made.map_err(|error| errors::launch(doing, &error))?;
+        // Whoever stopped the sandbox meanwhile may have looked before there was anything to kill.
+        let (inner, said) = (Arc::clone(self), doing.to_owned());
+        blocking(doing, move || Ok(inner.still_takes(&said, &sandbox))).await?
     }
 
     /// Whether the sandbox was left alone since its container was written down. Blocks.
@@ -208,6 +221,9 @@ impl Inner {
         for mount in spec.mounts.iter().filter(|m| m.image.is_none() && !m.source.exists()) {
             fs::create_dir_all(&mount.source).map_err(failed("make the source of a mount"))?;
         }
+        if let Some(label) = bundle.spec.linux().as_ref().and_then(|l| l.mount_label().as_deref()) {
+            self.relabel(pod, spec, label).map_err(failed("label what is mounted"))?;
+        }
         let shim = ShimSpec {
             id: id.to_owned(),
             kept: dir.clone(),
@@ -217,6 +233,7 @@ impl Inner {
             lower: image.layers.clone(),
             upper: dir.join("upper"),
             work: dir.join("work"),
+            stdin: spec.stdin,
             no_devices: self.node.cgroup_v2 && !spec.security.privileged,
             images,
             bundle,
@@ -225,6 +242,21 @@ impl Inner {
         make_dir(&run_dir).map_err(failed("make the shim's directory"))?;
         write_json(&run_dir.join(run::SPEC), &shim).map_err(failed("write the shim's orders"))?;
         write_json(&run_dir.join(run::LOCK), &()).map_err(failed("make the shim's lock"))
+    }
+
+    /// On nodes with SELinux: what the container is to use bears a label that it may.
+    fn relabel(&self, pod: &SandboxRecord, spec: &ContainerSpec, label: &str) -> io::Result<()> {
+        let files = pods::files(&self.layout, &pod.id, &pod.spec);
+        let own = [files.hosts, files.hostname, files.resolv_conf];
+        // The node's own /dev/shm is not ours to label.
+        let shm = files.shm.filter(|shm| *shm == self.layout.shm(&pod.id));
+        for file in own.into_iter().flatten().chain(shm) {
+            selinux::relabel(&file, selinux::SHARED)?;
+        }
+        for mount in spec.mounts.iter().filter(|m| m.selinux_relabel && m.image.is_none()) {
+            selinux::relabel(&mount.source, label)?;
+        }
+        Ok(())
     }
 
     fn bundle(
@@ -305,7 +337,7 @@ impl Inner {
     pub(super) async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
         let doing = of("update resources of", id);
         let record = self.our_container(&doing, id)?.ok_or_else(|| missing(&doing, id))?;
-        let limits = bundle::resources(resources, &self.node);
+        let limits = bundle::changed_resources(resources, &self.node);
         blocking(doing, move || apply(&record, &limits)).await
     }
 }
@@ -328,6 +360,14 @@ fn place_images(spec: &ContainerSpec, mounted: &[Image], run_dir: &Path) -> (Con
         });
     }
     (placed, images)
+}
+
+/// The image store's failure, with the name that the user knows the image by.
+fn no_image(doing: &str, name: &str, error: &image::Error) -> Error {
+    match errors::image(doing, error) {
+        Error::NotFound { doing, .. } => Error::not_found(doing, format!("image {name}")),
+        other => other,
+    }
 }
 
 fn apply(record: &ContainerRecord, limits: &oci_spec::runtime::LinuxResources) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use podstead_runtime::image::{PullEvent, PullPhase};
 use podstead_runtime::{Auth, Error, Image, ImageFs, ImageSpec, PullProgress, Result};
@@ -70,10 +71,10 @@ impl Inner {
         Ok(all.into_iter().map(told).collect())
     }
 
-    pub(super) async fn remove_image(&self, spec: &ImageSpec) -> Result<()> {
+    pub(super) async fn remove_image(this: &Arc<Self>, spec: &ImageSpec) -> Result<()> {
         let doing = format!("remove image {}", spec.image);
-        let in_use = self.images_in_use().map_err(|e| Error::failed(&doing, e))?;
-        match self.images.remove(&spec.image, &in_use).await {
+        let inner = Arc::clone(this);
+        match this.images.remove_unless(&spec.image, move || inner.images_in_use()).await {
             Ok(Removed::Untagged { id }) => tracing::info!(image = spec.image, id, "name removed"),
             Ok(Removed::Deleted { id, freed }) => {
                 tracing::info!(image = spec.image, id, freed, "image removed");

@@ -113,6 +113,7 @@ impl Runtime for Direct {
             cgroup_driver: Some(CgroupDriver::Cgroupfs),
             recursive_read_only: true,
             user_namespaces: false,
+            strict_groups: true,
         })
     }
 
@@ -206,7 +207,7 @@ impl Runtime for Direct {
     }
 
     async fn remove_image(&self, image: &ImageSpec) -> Result<()> {
-        self.0.remove_image(image).await
+        Inner::remove_image(&self.0, image).await
     }
 
     async fn image_fs(&self) -> Result<Vec<ImageFs>> {

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -105,6 +106,17 @@ pub(crate) fn gone(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// A disk without room for a note keeps nothing from being stopped: the note is left out.
+pub(crate) fn unless_full(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            tracing::warn!(%error, "the disk is full; what is stopped is not written down");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Whether the pod's namespaces are still there; after a reboot they are not.
 pub(crate) fn is_up(layout: &Layout, id: &str, spec: &SandboxSpec) -> bool {
     let at = |kind: &str| namespace::is_pinned(&layout.namespaces(id).join(kind));
@@ -145,7 +157,7 @@ fn write_files(dir: &Path, spec: &SandboxSpec) -> io::Result<()> {
     let hosts = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| "127.0.0.1\tlocalhost\n".into());
     let resolv = match &spec.dns {
         Some(dns) => resolv_conf(dns),
-        None => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        None => node_resolv_conf(is_host_network(spec), |path| fs::read_to_string(path).ok()),
     };
     for (name, text) in [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv)] {
         let path = dir.join(name);
@@ -154,6 +166,29 @@ fn write_files(dir: &Path, spec: &SandboxSpec) -> io::Result<()> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
     }
     Ok(())
+}
+
+/// The node's own settings. A resolver that listens on the node's loopback is out of reach of a pod with a network of
+/// its own; systemd-resolved keeps the servers that it asks itself in another file.
+fn node_resolv_conf(host_network: bool, read: impl Fn(&str) -> Option<String>) -> String {
+    let node = read("/etc/resolv.conf").unwrap_or_default();
+    let servers = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(str::split_ascii_whitespace);
+        lines
+            .filter_map(|mut words| {
+                (words.next() == Some("nameserver")).then(|| words.next())?.map(str::to_owned)
+            })
+            .collect()
+    };
+    let out_of_reach = |text: &str| {
+        let is_loopback = |server: &String| server.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        servers(text).iter().all(is_loopback)
+    };
+    // Without any server a resolver asks the loopback, too, but nobody wanted that.
+    if host_network || servers(&node).is_empty() || !out_of_reach(&node) {
+        return node;
+    }
+    read("/run/systemd/resolve/resolv.conf").filter(|text| !out_of_reach(text)).unwrap_or(node)
 }
 
 fn resolv_conf(dns: &DnsConfig) -> String {
@@ -173,6 +208,25 @@ fn resolv_conf(dns: &DnsConfig) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resolver_on_the_nodes_loopback_is_not_given_to_pods_with_a_network_of_their_own() {
+        let stub = "# stub\nnameserver 127.0.0.53\noptions edns0\n";
+        let real = "nameserver 192.0.2.1\nsearch example.org\n";
+        let on = |etc: &'static str, systemd: Option<&'static str>, host_network| {
+            node_resolv_conf(host_network, |path| {
+                if path.starts_with("/etc/") { Some(etc.into()) } else { systemd.map(Into::into) }
+            })
+        };
+        assert_eq!(on(stub, Some(real), false), real);
+        assert_eq!(on("nameserver ::1\n", Some(real), false), real);
+        assert_eq!(on(stub, Some(real), true), stub);
+        assert_eq!(on(stub, None, false), stub);
+        assert_eq!(on(stub, Some("nameserver 127.0.0.1\n"), false), stub);
+        let both = "nameserver 127.0.0.53\nnameserver fe80::1%eth0\n";
+        assert_eq!(on(both, Some(real), false), both);
+        assert_eq!(on("search a\n", Some(real), false), "search a\n");
+    }
 
     #[test]
     fn resolver_settings_are_written_as_resolv_conf_wants_them() {

@@ -40,7 +40,9 @@ impl Inner {
     /// A container that never ran has not used its attempt up: the log that its shim opened is no sign of one.
     fn forget_empty_log(&self, id: &str) -> io::Result<()> {
         let Some((record, whole)) = self.any_container(id)? else { return Ok(()) };
-        let never_ran = !whole || self.state(&record)?.0.start_was_broken_off();
+        // One whose removal was cut short looks half-made again, but has an end.
+        let has_ended = self.layout.container(id).join(kept::EXIT).exists();
+        let never_ran = (!whole && !has_ended) || self.state(&record)?.0.start_was_broken_off();
         let is_empty = |meta: fs::Metadata| meta.is_file() && meta.len() == 0;
         if never_ran && fs::symlink_metadata(&record.log_path).is_ok_and(is_empty) {
             gone(fs::remove_file(&record.log_path))?;
@@ -60,6 +62,8 @@ impl Inner {
             trees::remove(&dir.join(name))?;
         }
         gone(fs::remove_file(self.layout.hints().join(id)))?;
+        // Before the record of its end: without that one, it would look as if it never ran.
+        gone(fs::remove_file(dir.join(kept::MAKING)))?;
         gone(fs::remove_dir_all(&dir))?;
         Ok(true)
     }

@@ -126,7 +126,11 @@ impl Inner {
                 return Ok(());
             }
             inner.quiet_sandbox(&said, &wanted.0).await?;
-            blocking(said, move || inner.change_sandbox(&wanted.0, |record| record.stopped = true)).await
+            // Without the note it is still seen as stopped: nothing of it is up.
+            blocking(said, move || {
+                pods::unless_full(inner.change_sandbox(&wanted.0, |record| record.stopped = true))
+            })
+            .await
         };
         this.flights.run(&format!("sandbox {id}"), &doing, work).await
     }
@@ -137,7 +141,7 @@ impl Inner {
         let containers = blocking(doing, move || {
             // Before the look: whoever makes a container writes it down first and then looks at this mark, so that one
             // of us sees the other.
-            inner.change_sandbox(&of, |record| record.stopping = true)?;
+            pods::unless_full(inner.change_sandbox(&of, |record| record.stopping = true))?;
             inner.containers_of(&of)
         });
         for container in containers.await? {

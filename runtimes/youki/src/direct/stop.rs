@@ -8,7 +8,7 @@ use podstead_runtime::{ContainerId, Error, Result, Time};
 
 use super::Inner;
 use super::errors::{blocking, of};
-use super::pods::gone;
+use super::pods::{gone, unless_full};
 use super::records::ContainerRecord;
 use crate::cgroup::Cgroup;
 use crate::launch::{Process, orphans, shim_process};
@@ -124,7 +124,7 @@ fn settle(record: &ContainerRecord, made: bool, dir: &Path, run_dir: &Path) -> i
         let started_at = state.and_then(|s| s.started_at).unwrap_or_default();
         let exit = Exit { code: UNKNOWN_CODE, started_at, finished_at: Time::now(), oom, unseen: true };
         // It may be removed meanwhile.
-        gone(write_json(&dir.join(kept::EXIT), &exit))?;
+        unless_full(gone(write_json(&dir.join(kept::EXIT), &exit)))?;
     }
     Ok(())
 }

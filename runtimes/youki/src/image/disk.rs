@@ -6,7 +6,8 @@
 //! index.json      images and their names
 //! blobs/sha256/H  manifests, indexes and configurations
 //! layers/H/diff   an unpacked layer by diffID; layers/H/layer.json its size
-//! tmp/w-*         one working directory per open store, locked as long as its owner lives
+//! tmp/w-*         at most one working directory per open store, locked as long as its owner lives
+//! tmp/trash-*     layers that are being deleted
 //! ```
 //!
 //! Nothing is believed before it is renamed to its final name. What a killed process leaves lies in `tmp`.
@@ -15,6 +16,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -28,11 +30,18 @@ use super::layer::LayerInfo;
 #[derive(Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
-    work: PathBuf,
+    /// Made when it is first needed: on a full disk it cannot be, and what only reads or removes need not.
+    work: OnceLock<Work>,
     /// Held for its lock: the store is in use.
     shared: File,
-    /// Held for its lock: the working directory has an owner.
-    _work_lock: File,
+}
+
+/// A working directory.
+#[derive(Debug)]
+struct Work {
+    path: PathBuf,
+    /// Held for its lock: the directory has an owner.
+    _lock: File,
 }
 
 /// Makes a directory 0700, with its parents, unless it exists.
@@ -82,8 +91,8 @@ impl Disk {
         let lock_path = root.join("lock");
         let shared = open_lock(&lock_path)?;
         let alone = rustix::fs::flock(&shared, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let (work, work_lock) = Self::start_work(&root)?;
-        let disk = Self { root, work, shared, _work_lock: work_lock };
+        Self::sweep_work(&root)?;
+        let disk = Self { root, work: OnceLock::new(), shared };
         if alone {
             disk.sweep_torn()?;
         }
@@ -91,24 +100,37 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Makes this store's working directory and removes those whose owners are gone.
-    fn start_work(root: &Path) -> Result<(PathBuf, File)> {
+    /// Removes working directories whose owners are gone, and trash.
+    fn sweep_work(root: &Path) -> Result<()> {
         let tmp = root.join("tmp");
-        // Between a directory's making and its locking nobody else may judge it.
-        let _guard = Self::lock_index(root)?;
         for entry in std::fs::read_dir(&tmp).map_err(|e| Error::io("listing", &tmp, e))?.flatten() {
             let path = entry.path();
-            let abandoned = File::open(&path)
-                .is_ok_and(|dir| rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok());
-            if abandoned {
+            let Ok(dir) = File::open(&path) else { continue };
+            // Held until it is gone: whoever has just made it waits for the lock, and then makes another.
+            if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 discard(&path);
             }
         }
-        let made = tempfile::Builder::new().prefix("w-").tempdir_in(&tmp);
-        let work = made.map_err(|e| Error::io("making a directory in", &tmp, e))?.keep();
-        let handle = File::open(&work).map_err(|e| Error::io("opening", &work, e))?;
-        lock(&handle, &work, FlockOperation::LockExclusive)?;
-        Ok((work, handle))
+        Ok(())
+    }
+
+    fn make_work(root: &Path) -> Result<Work> {
+        let tmp = root.join("tmp");
+        loop {
+            let made = tempfile::Builder::new().prefix("w-").tempdir_in(&tmp);
+            let path = made.map_err(|e| Error::io("making a directory in", &tmp, e))?.keep();
+            // Before it is locked another process may take it for abandoned.
+            match File::open(&path) {
+                Ok(handle) => {
+                    lock(&handle, &path, FlockOperation::LockExclusive)?;
+                    if path.exists() {
+                        return Ok(Work { path, _lock: handle });
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("opening", &path, error)),
+            }
+        }
     }
 
     /// Removes layers that are not whole. Renaming makes that impossible; a repair by hand does not.
@@ -122,8 +144,18 @@ impl Disk {
     }
 
     /// The working directory of this store.
-    pub(crate) fn work(&self) -> &Path {
-        &self.work
+    pub(crate) fn work(&self) -> Result<&Path> {
+        if let Some(work) = self.work.get() {
+            return Ok(&work.path);
+        }
+        let made = Self::make_work(&self.root)?;
+        if let Err(second) = self.work.set(made) {
+            discard(&second.path);
+        }
+        self.work
+            .get()
+            .map(|work| work.path.as_path())
+            .ok_or_else(|| Error::not_here("the working directory"))
     }
 
     pub(crate) fn index_path(&self) -> PathBuf {
@@ -173,8 +205,9 @@ impl Disk {
 
     /// A file that vanishes with its handle or with this process.
     pub(crate) fn temporary_file(&self) -> Result<tempfile::NamedTempFile> {
-        let made = tempfile::Builder::new().prefix("f-").tempfile_in(&self.work);
-        made.map_err(|e| Error::io("making a file in", &self.work, e))
+        let work = self.work()?;
+        let made = tempfile::Builder::new().prefix("f-").tempfile_in(work);
+        made.map_err(|e| Error::io("making a file in", work, e))
     }
 
     pub(crate) fn blob_size(&self, digest: &Digest) -> Option<u64> {
@@ -239,7 +272,8 @@ impl Disk {
     pub(crate) fn retire_layer(&self, diff_id: &Digest) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let (from, to) = (self.layer_path(diff_id), self.work.join(format!("trash-{n}")));
+        let (from, to) =
+            (self.layer_path(diff_id), self.root.join("tmp").join(Self::trash() + &n.to_string()));
         if let Err(error) = std::fs::rename(&from, &to) {
             tracing::warn!(path = %from.display(), %error, "a layer could not be removed");
         }
@@ -247,17 +281,24 @@ impl Disk {
 
     /// Deletes retired layers. Needs no lock.
     pub(crate) fn empty_trash(&self) {
-        for entry in std::fs::read_dir(&self.work).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b"trash-") {
+        for entry in std::fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(Self::trash().as_bytes()) {
                 discard(&entry.path());
             }
         }
+    }
+
+    /// How the names of this process's retired layers begin.
+    fn trash() -> String {
+        format!("trash-{}-", std::process::id())
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        discard(&self.work);
+        if let Some(work) = self.work.get() {
+            discard(&work.path);
+        }
     }
 }
 

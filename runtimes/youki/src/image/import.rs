@@ -51,7 +51,7 @@ impl Store {
     ) -> Result<Vec<Imported>> {
         let (inner, source, name) = (self.inner.clone(), source.to_owned(), name.cloned());
         let (archive, plan) = blocking("reading an archive", move || {
-            let archive = Archive::open(&source, inner.disk.work(), &inner.limits)?;
+            let archive = Archive::open(&source, inner.disk.work()?, &inner.limits)?;
             let mut plan = read_plan(&archive, &inner.limits, &source)?;
             rename(&mut plan, name.as_ref(), &source)?;
             Ok((Arc::new(archive), plan))

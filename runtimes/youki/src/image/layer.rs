@@ -48,10 +48,11 @@ pub(crate) fn place<R: Read>(
 ) -> Result<()> {
     let diff_id = source.diff_id.clone();
     let what = format!("layer {diff_id}");
+    let place = disk.work()?;
     let work = tempfile::Builder::new()
         .prefix("layer-")
-        .tempdir_in(disk.work())
-        .map_err(|e| Error::io("making a directory in", disk.work(), e))?;
+        .tempdir_in(place)
+        .map_err(|e| Error::io("making a directory in", place, e))?;
     let diff = work.path().join("diff");
     std::fs::create_dir(&diff).map_err(|e| Error::io("making", &diff, e))?;
     unpack(&what, &diff, limits, source, meter, cancel)?;

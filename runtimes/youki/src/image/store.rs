@@ -121,6 +121,15 @@ impl Store {
         blocking(what, move || work(&inner)).await
     }
 
+    /// Whether the image with this id is still there, asked in turn with removals. Whoever wrote down before that he uses
+    /// it and hears yes keeps it: every later [`Store::remove_unless`] finds him.
+    pub fn hold(&self, id: &str) -> Result<()> {
+        let disk = &self.inner.disk;
+        let _guard = Disk::lock_index(disk.root())?;
+        let found = Index::read(disk)?.find(id)?;
+        found.map(drop).ok_or_else(|| Error::not_here(format!("image {id}")))
+    }
+
     /// All images, by id.
     pub async fn list(&self) -> Result<Vec<Image>> {
         self.with("listing images", |inner| {
@@ -180,10 +189,23 @@ impl Store {
     /// Removes a tag, or the image when it was its last tag or when it is named by id or digest. Refuses with
     /// [`Error::InUse`] to remove an image whose id is in `in_use`.
     pub async fn remove(&self, query: &str, in_use: &HashSet<String>) -> Result<Removed> {
-        let (query, in_use) = (query.to_owned(), in_use.clone());
+        let in_use = in_use.clone();
+        self.remove_unless(query, move || Ok(in_use)).await
+    }
+
+    /// As [`Store::remove`]; what is in use is asked while nobody can be told by [`Store::hold`] that an image is there.
+    pub async fn remove_unless(
+        &self,
+        query: &str,
+        in_use: impl FnOnce() -> std::io::Result<HashSet<String>> + Send + 'static,
+    ) -> Result<Removed> {
+        let query = query.to_owned();
         self.with("removing an image", move |inner| {
-            let (mut removed, gone) =
-                Index::change(&inner.disk, |index| Inner::unlist(index, &query, &in_use))?;
+            let (mut removed, gone) = Index::change(&inner.disk, |index| {
+                let in_use =
+                    in_use().map_err(|e| Error::io("finding users of images of", inner.disk.root(), e))?;
+                Inner::unlist(index, &query, &in_use)
+            })?;
             if let (Removed::Deleted { freed, .. }, Some((id, record))) = (&mut removed, gone) {
                 *freed = inner.collect(&record.diff_ids, std::iter::once(&id).chain(&record.manifests))?;
             }

@@ -72,10 +72,10 @@ impl<R: Read> TarStream<R> {
             match header.entry_type() {
                 EntryType::XHeader => extensions.pax(&self.extension(size, &mut budget)?)?,
                 EntryType::GNULongName => {
-                    extensions.path = Some(until_nul(self.extension(size, &mut budget)?))
+                    extensions.path = Some(until_nul(self.extension(size, &mut budget)?));
                 }
                 EntryType::GNULongLink => {
-                    extensions.link = Some(until_nul(self.extension(size, &mut budget)?))
+                    extensions.link = Some(until_nul(self.extension(size, &mut budget)?));
                 }
                 // Comments of the archive as a whole (git writes one).
                 EntryType::XGlobalHeader => drop(self.extension(size, &mut budget)?),

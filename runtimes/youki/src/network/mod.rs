@@ -172,6 +172,10 @@ impl Network {
     /// there is nothing (left) to do. The network namespace may be gone already, but should be let go of after this,
     /// because some plugins find what they made on the node only by the addresses inside.
     pub async fn del(&self, sandbox: &str) -> Result<(), Error> {
+        // Pods in the node's network need no turn, and so no room on the disk for its lock.
+        if self.load(sandbox).await?.is_none() {
+            return Ok(());
+        }
         let _turn = self.turn(sandbox).await?;
         self.detach(sandbox).await
     }

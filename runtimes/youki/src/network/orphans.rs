@@ -23,10 +23,23 @@ pub(super) fn mark(record_dir: &Path, sandbox: &str) -> OsString {
     dir.join(format!("{sandbox}.json")).into_os_string()
 }
 
+/// Whether a plugin runs for the sandbox, whoever waits for it. Blocks.
+pub(super) fn any(record_dir: &Path, sandbox: &str) -> Result<bool, Error> {
+    let found = find(&marked(record_dir, sandbox));
+    found.map(|all| !all.is_empty()).map_err(|source| failed(sandbox, source))
+}
+
+fn marked(record_dir: &Path, sandbox: &str) -> Vec<u8> {
+    [MARK.as_bytes(), b"=", mark(record_dir, sandbox).as_bytes()].concat()
+}
+
+fn failed(sandbox: &str, source: io::Error) -> Error {
+    Error::Orphans { sandbox: sandbox.to_owned(), source }
+}
+
 /// Kills them until none is left. Only in the sandbox's turn: then none has a client that waits for it. Blocks.
 pub(super) fn end(record_dir: &Path, sandbox: &str) -> Result<(), Error> {
-    let marked = [MARK.as_bytes(), b"=", mark(record_dir, sandbox).as_bytes()].concat();
-    let failed = |source| Error::Orphans { sandbox: sandbox.to_owned(), source };
+    let (marked, failed) = (marked(record_dir, sandbox), |source| failed(sandbox, source));
     for look in 0..LOOKS {
         // One that is dying may have started another just before.
         let found = find(&marked).map_err(failed)?;

@@ -18,14 +18,17 @@ use nix::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Error, Network};
+use super::{Error, Network, orphans};
 
 /// The file in the records' directory.
 const FILE: &str = "turns.lock";
 /// Deadlines of a plugin's run that may pass before one's turn must have come.
 const PATIENCE: u32 = 8;
+/// A holder for whom no plugin has run for so long does not work: it was stopped, or its tasks are not run any more, as in
+/// a program that is about to end. It is not waited for.
+const IDLE: Duration = Duration::from_secs(2);
 
-/// Held as long as the operation takes.
+/// Held as long as the operation takes; without the lock where its holder does not work.
 #[derive(Debug)]
 pub(super) struct Turn(#[expect(dead_code)] File);
 
@@ -33,12 +36,24 @@ impl Network {
     /// Waits until nobody else is at this sandbox's network.
     pub(super) async fn turn(&self, sandbox: &str) -> Result<Turn, Error> {
         let file = self.blocking(|settings| open(&settings.record_dir)).await?;
-        let until = Instant::now() + self.0.deadline * PATIENCE;
+        let (until, mut idle_since) = (Instant::now() + self.0.deadline * PATIENCE, Instant::now());
+        let mut pause = Duration::from_millis(5);
         while !take(&file, sandbox).map_err(|source| self.turn_error(source))? {
             if Instant::now() > until {
                 return Err(Error::Busy(sandbox.to_owned()));
             }
-            sleep(Duration::from_millis(5)).await;
+            let of = sandbox.to_owned();
+            if self.blocking(move |settings| orphans::any(&settings.record_dir, &of)).await? {
+                idle_since = Instant::now();
+            } else if idle_since.elapsed() > IDLE {
+                tracing::warn!(
+                    sandbox,
+                    "whoever changes the sandbox's network does not go on; it is not waited for"
+                );
+                break;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
         }
         Ok(Turn(file))
     }

@@ -26,6 +26,8 @@ const PROTECTED: &str = "-998";
 pub(super) struct Making {
     pub container: Container,
     pub output: Output,
+    /// The other end of a standard input that stays open.
+    pub input: Option<OwnedFd>,
 }
 
 pub(super) enum Output {
@@ -46,7 +48,7 @@ pub(super) fn container(spec: &ShimSpec, run_dir: &Path) -> Result<Making> {
         .with_executor(Program::default())
         .with_root_path(run_dir.join(run::OCI))
         .map_err(|error| failed(&error, run_dir))?;
-    let made = if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, run_dir) };
+    let made = if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, spec.stdin, run_dir) };
     let made = made.map_err(|error| match error {
         Error::Container { doing, cause } if cause.contains("chdir") => Error::Container {
             doing,
@@ -80,12 +82,18 @@ fn failed(error: &libcontainer::error::LibcontainerError, run_dir: &Path) -> Err
     Error::Container { doing: "make the container", cause: trace::explain(error, &run_dir.join(run::LOG)) }
 }
 
-fn with_pipes(builder: ContainerBuilder, run_dir: &Path) -> Result<Making> {
+fn with_pipes(builder: ContainerBuilder, stdin: bool, run_dir: &Path) -> Result<Making> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
-    let null = fs::File::open("/dev/null").doing(|| "open /dev/null".into())?;
+    let (stdin, input) = if stdin {
+        let (stdin, input) = pipe()?;
+        (stdin, Some(input))
+    } else {
+        let null = fs::File::open("/dev/null").doing(|| "open /dev/null".into())?;
+        (null.into(), None)
+    };
     let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
-    let builder = builder.with_stdin(null).with_stdout(out_end).with_stderr(err_end);
-    Ok(Making { container: build(builder, run_dir)?, output: Output::Pipes(out, err) })
+    let builder = builder.with_stdin(stdin).with_stdout(out_end).with_stderr(err_end);
+    Ok(Making { container: build(builder, run_dir)?, output: Output::Pipes(out, err), input })
 }
 
 fn with_terminal(builder: ContainerBuilder, run_dir: &Path) -> Result<Making> {
@@ -94,7 +102,7 @@ fn with_terminal(builder: ContainerBuilder, run_dir: &Path) -> Result<Making> {
     let container = build(builder.with_console_socket(Some(&path)), run_dir)?;
     let master = exec::terminal(&listener)?;
     let _ = fs::remove_file(&path);
-    Ok(Making { container, output: Output::Terminal(master) })
+    Ok(Making { container, output: Output::Terminal(master), input: None })
 }
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";

@@ -55,6 +55,9 @@ pub struct ShimSpec {
     pub upper: PathBuf,
     /// Overlayfs's work directory.
     pub work: PathBuf,
+    /// Whether standard input stays open: the shim holds its other end.
+    #[serde(default)]
+    pub stdin: bool,
     /// Whether device nodes of the image, or made later, are dead: where no cgroup rules their use.
     #[serde(default)]
     pub no_devices: bool,

@@ -66,6 +66,8 @@ struct Shim {
     listener: UnixListener,
     outputs: Vec<(OwnedFd, Lines)>,
     log: Option<LogFile>,
+    /// Held so that the container's standard input does not end.
+    _input: Option<OwnedFd>,
     /// Locked as long as this process lives.
     _lock: fs::File,
 }
@@ -109,6 +111,7 @@ fn make(run_dir: &Path) -> Result<Shim> {
         listener,
         outputs,
         log: None,
+        _input: made.input,
         _lock: lock,
         spec,
     };

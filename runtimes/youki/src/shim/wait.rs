@@ -76,9 +76,10 @@ mod tests {
         for (script, expected) in
             [("exit 7", 7), ("kill -9 $$", 137), ("kill -34 $$", 162), ("kill -64 $$", 192)]
         {
-            let child = Command::new("sh").args(["-c", script]).spawn().expect("start");
+            let mut child = Command::new("sh").args(["-c", script]).spawn().expect("start");
             let pid = Pid::from_raw(child.id().cast_signed());
             assert_eq!(end_of(pid).expect("its end"), expected, "{script}");
+            child.wait().expect_err("it was waited for");
         }
     }
 }

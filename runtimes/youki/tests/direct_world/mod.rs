@@ -46,7 +46,7 @@ pub fn options(owner: &str) -> DirectOptions {
 /// The runtime under test and a second one with another mark.
 pub struct Libcontainer {
     pub ours: Direct,
-    stranger: Direct,
+    pub stranger: Direct,
 }
 
 impl World for Libcontainer {

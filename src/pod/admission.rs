@@ -1,0 +1,114 @@
+//! What this node refuses although the manifest is right (`kubelet-static-pods.md 5.5`), in the kubelet's words. Pure.
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use podstead_runtime::Profile;
+use thiserror::Error;
+
+use super::{NodeFacts, security};
+
+/// A pod that this node does not take.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("Pod was rejected: {message}")]
+pub struct Rejected {
+    /// As the kubelet names it: `SysctlForbidden`, `AppArmor`, `SupplementalGroupsPolicyNotSupported`.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// Whether the node takes the pod.
+pub fn admit(node: &NodeFacts, pod: &Pod) -> Result<(), Rejected> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    sysctls(node, spec)?;
+    apparmor(node, pod, spec)?;
+    groups(node, spec)
+}
+
+fn sysctls(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
+    let on = |flag: Option<bool>| flag.unwrap_or(false);
+    for sysctl in spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten()) {
+        let verdict = node.security.sysctls.check(&sysctl.name, on(spec.host_network), on(spec.host_ipc));
+        verdict.map_err(|why| Rejected {
+            reason: "SysctlForbidden",
+            message: format!("forbidden sysctl: {why}"),
+        })?;
+    }
+    Ok(())
+}
+
+fn apparmor(node: &NodeFacts, pod: &Pod, spec: &PodSpec) -> Result<(), Rejected> {
+    let of_pod = spec.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref());
+    let asked = of_pod.is_some_and(|profile| profile.type_ != "Unconfined")
+        || security::containers(spec).any(|container| {
+            security::apparmor(pod, container).is_some_and(|profile| profile != Profile::Unconfined)
+        });
+    if asked && !node.security.apparmor {
+        let message = "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned();
+        return Err(Rejected { reason: "AppArmor", message });
+    }
+    Ok(())
+}
+
+fn groups(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
+    let policy = spec.security_context.as_ref().and_then(|s| s.supplemental_groups_policy.as_deref());
+    if policy == Some("Strict") && !node.security.strict_groups {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node".to_owned();
+        return Err(Rejected { reason: "SupplementalGroupsPolicyNotSupported", message });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sysctl::Allowed;
+    use super::*;
+
+    fn admitted(node: &NodeFacts, spec: &str) -> Result<(), (&'static str, String)> {
+        let text = format!("spec: {{{spec}, containers: [{{name: c}}]}}");
+        let pod: Pod = serde_yaml::from_str(&text).unwrap();
+        admit(node, &pod).map_err(|e| (e.reason, e.to_string()))
+    }
+
+    #[test]
+    fn unsafe_sysctls_need_the_nodes_leave() {
+        let asks = "securityContext: {sysctls: [{name: kernel/msgmax, value: \"1\"}]}";
+        let node = NodeFacts::default();
+        let words = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+        assert_eq!(admitted(&node, asks), Err(("SysctlForbidden", words.to_owned())));
+        let mut given = NodeFacts::default();
+        given.security.sysctls = Allowed::parse(["kernel.msg*"]).unwrap();
+        assert_eq!(admitted(&given, asks), Ok(()));
+        let words = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowed with host ipc enabled";
+        let refused = admitted(&given, &format!("hostIPC: true, {asks}"));
+        assert_eq!(refused, Err(("SysctlForbidden", words.to_owned())));
+        let safe = "securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: \"1\"}]}";
+        assert_eq!(admitted(&node, safe), Ok(()));
+    }
+
+    #[test]
+    fn an_apparmor_profile_needs_apparmor() {
+        let mut node = NodeFacts::default();
+        let of_pod = "securityContext: {appArmorProfile: {type: RuntimeDefault}}";
+        let init = "initContainers: [{name: i, securityContext: {appArmorProfile: {type: Localhost, localhostProfile: p}}}]";
+        let words =
+            "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned();
+        for asks in [of_pod, init] {
+            assert_eq!(admitted(&node, asks), Err(("AppArmor", words.clone())), "{asks}");
+        }
+        let none = "securityContext: {appArmorProfile: {type: Unconfined}}";
+        assert_eq!(admitted(&node, none), Ok(()));
+        node.security.apparmor = true;
+        assert_eq!(admitted(&node, of_pod), Ok(()));
+    }
+
+    #[test]
+    fn strict_groups_need_a_runtime_that_can() {
+        let mut node = NodeFacts::default();
+        let asks = "securityContext: {supplementalGroupsPolicy: Strict}";
+        let words = "Pod was rejected: SupplementalGroupsPolicy=Strict is not supported in this node";
+        let refused = Err(("SupplementalGroupsPolicyNotSupported", words.to_owned()));
+        assert_eq!(admitted(&node, asks), refused);
+        node.security.strict_groups = true;
+        assert_eq!(admitted(&node, asks), Ok(()));
+    }
+}
