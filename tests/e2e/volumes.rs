@@ -18,6 +18,7 @@ on_both!(
     a_part_of_a_volume_is_mounted_and_cannot_be_led_astray,
     a_group_owns_the_pods_volumes,
     mounts_of_the_node_arrive_when_asked_for,
+    mounts_of_a_privileged_container_reach_the_node_when_asked_for,
     a_busy_volume_delays_the_end_and_does_not_prevent_it,
     an_image_is_mounted_or_said_to_be_too_much_for_the_runtime,
 );
@@ -167,6 +168,19 @@ volumeMounts: [{name: e, mountPath: /e}]";
     let pod = node.apply("env", &manifest("env", spec, container, script)).expect("apply");
     pod.running_again("c", 1).await.expect("a second instance");
     pod.logged("c", |log| log == "key=two words\n").await.expect("the variable");
+
+    let init = "
+volumes: [{name: e, emptyDir: {medium: Memory}}]
+initContainers:
+- name: first
+  image: localhost/podstead/busybox:1
+  command: [/bin/sh, -c, \"echo \\\"KEY='from $ME'\\\" > /e/env\"]
+  env: [{name: ME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+  volumeMounts: [{name: e, mountPath: /e, subPath: part}]";
+    let container = "
+env: [{name: KEY, valueFrom: {fileKeyRef: {volumeName: e, path: part/env, key: KEY}}}]";
+    let pod = node.apply("init", &manifest("init", init, container, "echo $KEY; sleep 1000")).expect("apply");
+    pod.logged("c", |log| log == "from init-node\n").await.expect("what the init container wrote");
 }
 
 async fn what_cannot_be_resolved_is_said_and_tried_again(host: &Host) {
@@ -365,6 +379,28 @@ touch /ro/b/later/x 2>/dev/null || echo read-only\necho done; sleep 1000";
     node.remove("slave").expect("remove");
     node.pod("slave").gone().await.expect("gone");
     drop((later, before, top));
+    node.empty().await.expect("nothing is left");
+}
+
+async fn mounts_of_a_privileged_container_reach_the_node_when_asked_for(host: &Host) {
+    let node = host.node().await;
+    let top = Tmpfs::shared(node.dir().join("top"));
+    std::fs::create_dir_all(top.0.join("part/made")).expect("mkdir");
+    let spec = format!("volumes: [{{name: h, hostPath: {{path: {}}}}}]", top.0.display());
+    let container = "
+securityContext: {privileged: true}
+volumeMounts:
+- {name: h, mountPath: /h, subPath: part, mountPropagation: Bidirectional}";
+    let script = "mount -t tmpfs none /h/made && touch /h/made/f; echo done; sleep 1000";
+    let pod = node.apply("both", &manifest("both", &spec, container, script)).expect("apply");
+    said(&pod).await;
+    assert!(top.0.join("part/made/f").exists(), "on the node as well");
+    node.remove("both").expect("remove");
+    pod.gone().await.expect("gone");
+    assert!(top.0.join("part/made/f").exists(), "it is the node's by now");
+    let made = rustix::mount::unmount(top.0.join("part/made"), rustix::mount::UnmountFlags::DETACH);
+    assert!(made.is_ok());
+    drop(top);
     node.empty().await.expect("nothing is left");
 }
 

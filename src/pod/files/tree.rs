@@ -139,14 +139,16 @@ mod tests {
         }
         let temp = tempfile::tempdir().unwrap();
         let (dir, outside) = (temp.path().join("dir"), temp.path().join("outside"));
-        fs::create_dir_all(dir.join("a/b")).unwrap();
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("kept"), "x").unwrap();
-        // Of the same file system, so that device numbers tell nothing.
-        rustix::mount::mount_bind(&outside, dir.join("a/b")).unwrap();
-        let removed = remove(&dir);
-        rustix::mount::unmount(dir.join("a/b"), rustix::mount::UnmountFlags::empty()).unwrap();
-        assert!(removed.is_err() && outside.join("kept").exists());
+        for at in ["a/b", "c"].map(|at| dir.join(at)) {
+            fs::create_dir_all(&at).unwrap();
+            // Of the same file system, so that device numbers tell nothing.
+            rustix::mount::mount_bind(&outside, &at).unwrap();
+            let removed = remove(&dir);
+            rustix::mount::unmount(&at, rustix::mount::UnmountFlags::empty()).unwrap();
+            assert!(removed.is_err() && outside.join("kept").exists());
+        }
         remove(&dir).unwrap();
         assert!(!dir.exists() && outside.join("kept").exists());
     }
