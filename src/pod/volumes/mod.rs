@@ -39,7 +39,7 @@ pub enum Source {
         /// What it is on.
         medium: Medium,
     },
-    /// A directory whose files the agent writes ([`mod@payload`]).
+    /// A directory whose files the agent writes (`payload`).
     Files {
         /// The directory.
         path: PathBuf,
