@@ -18,7 +18,7 @@ use crate::node::{resolver, systemd};
 use crate::plan::{self, Action};
 use crate::pod::dns::Complaint;
 use crate::pod::{NodeFacts, admission, container, files, identity, resources, sandbox, security, volumes};
-use crate::{probe, probing};
+use crate::probe;
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -224,7 +224,8 @@ impl<R: Runtime> Executor<R> {
         let pod = context.manifest()?;
         let container = find(&pod, name)?;
         if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) {
-            let ips = probing::hosts(&self.node, &pod, &context.ips);
+            let shared = pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false);
+            let ips = probe::target::host(shared, &context.ips, &self.node.node_ips);
             let target = hooks::Target { id: id.clone(), ports: probe::target::ports(container), ips };
             hooks::run(&*self.runtime, &hook, &target).await.map_err(|message| Failed {
                 retry: Retry::Backoff,
@@ -243,7 +244,7 @@ impl<R: Runtime> Executor<R> {
         let ports = container.annotations.get(labels::CONTAINER_PORTS);
         let ports = ports.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let written = Container { ports, ..Container::default() };
-        let ips = if context.ips.is_empty() { self.node.node_ips.clone() } else { context.ips.clone() };
+        let ips = probe::target::host(context.ips.is_empty(), &context.ips, &self.node.node_ips);
         let target = hooks::Target { id: container.id.clone(), ports: probe::target::ports(&written), ips };
         let outcome = match serde_json::from_str(text) {
             Err(error) => Err(format!("annotation {}: {error}", labels::PRE_STOP)),

@@ -8,13 +8,14 @@ use podstead_runtime::{Container, ContainerId, PodIdentity, Runtime, Snapshot};
 
 use crate::plan;
 use crate::pod::{NodeFacts, files};
+use crate::probe::{Verdict, Verdicts};
 
 /// Reads the host first and the runtime second: a log file younger than the snapshot would look like a lost instance.
 pub async fn observe<R: Runtime>(
     runtime: &R,
     node: &Arc<NodeFacts>,
     desired: &plan::Desired,
-    probed: &BTreeMap<ContainerId, plan::Probed>,
+    verdicts: &Verdicts,
 ) -> Result<plan::Observed, podstead_runtime::Error> {
     let wanted: Vec<Wanted> = desired.pods.values().map(wanted).collect();
     let facts = Arc::clone(node);
@@ -31,7 +32,13 @@ pub async fn observe<R: Runtime>(
         Err(error) => return Err(podstead_runtime::Error::failed("read the host", error)),
     };
     let snapshot = runtime.observe().await?;
-    Ok(plan::Observed { snapshot, probed: probed.clone(), ..host })
+    Ok(plan::Observed { snapshot, probed: probed(verdicts), ..host })
+}
+
+/// What the decision is told of verdicts.
+fn probed(verdicts: &Verdicts) -> BTreeMap<ContainerId, plan::Probed> {
+    let of = |v: &Verdict| plan::Probed { started: v.started, alive: v.alive, ready: v.ready };
+    verdicts.iter().map(|(id, verdict)| (id.clone(), of(verdict))).collect()
 }
 
 /// Termination messages of instances that are over (`kubelet-static-pods.md 2.10`); each is read once.

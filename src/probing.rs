@@ -1,34 +1,14 @@
-//! Between the loop and the probes: which instances are probed, and what their verdicts mean to the decision. Pure but for
-//! the channels.
+//! Between the loop and the probes: which instances are probed. Pure but for the channels.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use podstead_runtime::{ContainerId, ContainerState, PodUid, SandboxState, Snapshot};
+use podstead_runtime::{ContainerState, PodUid, SandboxState, Snapshot};
 use tokio::sync::watch;
 
-use crate::plan::Probed;
 use crate::pod::NodeFacts;
-use crate::probe::{Input, Target, Verdicts, target};
+use crate::probe::{Input, Target, target};
 use crate::reconcile::View;
-
-/// What the decision is told of verdicts.
-pub fn probed(verdicts: &Verdicts) -> BTreeMap<ContainerId, Probed> {
-    let of = |v: &crate::probe::Verdict| Probed { started: v.started, alive: v.alive, ready: v.ready };
-    verdicts.iter().map(|(id, verdict)| (id.clone(), of(verdict))).collect()
-}
-
-/// Where a pod is reached: at its own addresses, or, on the node's network, at the node's and then over loopback.
-pub fn hosts(node: &NodeFacts, pod: &Pod, ips: &[IpAddr]) -> Vec<IpAddr> {
-    if pod.spec.as_ref().and_then(|s| s.host_network) != Some(true) {
-        return ips.to_vec();
-    }
-    let mut all = node.node_ips.clone();
-    all.push(Ipv4Addr::LOCALHOST.into());
-    all
-}
 
 /// Tells the probes what runs after each round of the loop, until the loop is gone.
 pub async fn feed(node: Arc<NodeFacts>, mut view: watch::Receiver<View>, input: watch::Sender<Input>) {
@@ -90,7 +70,7 @@ fn running(
         started_at,
         probes: Arc::new(target::probes(container)),
         ports: target::ports(container),
-        host: hosts(node, pod, sandbox.ips.as_deref().unwrap_or_default()),
+        host: target::host(sandbox.host_network, sandbox.ips.as_deref().unwrap_or_default(), &node.node_ips),
     })
 }
 
@@ -146,13 +126,5 @@ mod tests {
     fn what_does_not_run_is_remembered_and_not_probed() {
         let seen = inputs(&NodeFacts::default(), &view(&ContainerState::Created));
         assert!(seen.targets.is_empty() && seen.keep.len() == 2, "{seen:?}");
-    }
-
-    #[test]
-    fn on_the_nodes_network_a_pod_is_reached_at_the_node() {
-        let node = NodeFacts { node_ips: vec![[192, 0, 2, 1].into()], ..NodeFacts::default() };
-        let pod: Pod = serde_yaml::from_str("{spec: {hostNetwork: true, containers: []}}").unwrap();
-        let expected: Vec<IpAddr> = vec![[192, 0, 2, 1].into(), [127, 0, 0, 1].into()];
-        assert_eq!(hosts(&node, &pod, &[]), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! The loop: woken -> observe -> plan -> execute. Why it was woken is dropped before the plan.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use tokio::task::AbortHandle;
 
 use crate::events::from_steps;
 use crate::execute::{Context, Executor, Failed};
-use crate::plan::{self, Action, JobId, Known, Observed, Plan, Probed};
+use crate::plan::{self, Action, JobId, Known, Observed, Plan};
 use crate::probe::Verdicts;
-use crate::{desired, observe, probing};
+use crate::{desired, observe};
 
 /// Without any hint the world is read again after this long.
 const RELIST: Duration = Duration::from_secs(60);
@@ -111,8 +111,8 @@ pub async fn run<R: Runtime>(
     loop {
         let now_wanted = Arc::clone(&wanted.borrow_and_update());
         state.take_status(&status.borrow_and_update().clone());
-        let probed = probing::probed(&verdicts.borrow_and_update());
-        let wake = state.round(now_wanted, &probed).await;
+        let said = Arc::clone(&verdicts.borrow_and_update());
+        let wake = state.round(now_wanted, &said).await;
         let sleep = tokio::time::sleep(wake.min(RELIST));
         let ended = tokio::select! {
             _ = stop.changed() => break,
@@ -186,7 +186,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// One round; answers how long the loop may sleep.
-    async fn round(&mut self, wanted: Arc<Wanted>, probed: &BTreeMap<ContainerId, Probed>) -> Duration {
+    async fn round(&mut self, wanted: Arc<Wanted>, verdicts: &Verdicts) -> Duration {
         let pods: HashMap<PodUid, Arc<Pod>> = wanted
             .pods
             .iter()
@@ -199,7 +199,7 @@ impl<R: Runtime> Reconciler<R> {
         self.take_manifests(&pods);
         let reading = self.jobs.observing();
         let mut observed =
-            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, probed).await {
+            match observe::observe(&*self.executor.runtime, &self.executor.node, &table, verdicts).await {
                 Ok(observed) => observed,
                 Err(error) => return self.blind(&error),
             };
