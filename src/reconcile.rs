@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use podstead_runtime::{
-    ContainerId, Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time,
-};
+use podstead_runtime::{Hint, PodUid, Retry, Runtime, RuntimeStatus, SandboxState, Snapshot, Time};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
