@@ -26,7 +26,7 @@ demo: deps images ## an nginx and a hello pod on the direct backend: ps, and a p
 
 test: deps images ## all tests, on containerd and libcontainer, then again on cgroup v2 where that can be had
 ifdef nextest
-	cargo nextest run --workspace --locked --no-fail-fast
+	cargo nextest run --workspace --locked --no-fail-fast $(if $(CI),--profile ci)
 	cargo test --workspace --locked --doc
 else
 	cargo test --workspace --locked --no-fail-fast
