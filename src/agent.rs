@@ -160,9 +160,10 @@ impl Agent {
     /// Ends the agent's tasks and waits for them. Containers go on.
     pub async fn stop(mut self) {
         let _ = self.stop.send(true);
-        for task in self.tasks.drain(..).rev() {
-            let ended = tokio::time::timeout(Duration::from_secs(5), task);
-            let _ = ended.await;
+        for mut task in self.tasks.drain(..).rev() {
+            if tokio::time::timeout(Duration::from_secs(5), &mut task).await.is_err() {
+                task.abort();
+            }
         }
     }
 }

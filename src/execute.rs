@@ -107,7 +107,13 @@ impl<R: Runtime> Executor<R> {
                 let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
                 let image = container::image_spec(&pod, spec);
                 let tell = from_steps::image(&self.events, uid, container, &image.image);
-                return Ok(Some(self.images.ensure(runtime, &image, policy, &tell).await?));
+                let id = self.images.ensure(runtime, &image, policy, &tell).await?;
+                // Here, because this step alone may be dropped halfway.
+                for (image, policy) in volumes::images(&pod, spec) {
+                    let tell = from_steps::image(&self.events, uid, container, &image.image);
+                    self.images.ensure(runtime, &image, &policy, &tell).await?;
+                }
+                return Ok(Some(id));
             }
             Action::RunSandbox { attempt, .. } => {
                 let (spec, complaints) = self.sandbox_spec(&*context.manifest()?, *attempt).await?;
@@ -149,7 +155,9 @@ impl<R: Runtime> Executor<R> {
     /// The sandbox's spec; the node's resolver is read anew each time.
     async fn sandbox_spec(&self, pod: &Pod, attempt: u32) -> Result<(SandboxSpec, Vec<Complaint>), Failed> {
         let path = self.node.dns.resolv_conf.clone();
-        let nodes_resolver = blocking(move || resolver::read(path.as_deref()).map_err(host)).await?;
+        let own_network = !pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false);
+        let nodes_resolver =
+            blocking(move || resolver::read(path.as_deref(), own_network).map_err(host)).await?;
         let spec = sandbox::sandbox_spec(&self.node, pod, attempt);
         sandbox::named(spec, &self.node, pod, &nodes_resolver).map_err(|error| Failed {
             retry: Retry::Never,
@@ -182,11 +190,6 @@ impl<R: Runtime> Executor<R> {
         mut instance: container::Instance,
     ) -> Result<(), Failed> {
         let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
-        for (image, policy) in volumes::images(&pod, find(&pod, name)?) {
-            let uid = identity::identity(&pod).uid;
-            let tell = from_steps::image(&self.events, &uid, name, &image.image);
-            self.images.ensure(&*self.runtime, &image, &policy, &tell).await?;
-        }
         security::verify_non_root(&pod, find(&pod, name)?, &instance.image_user).map_err(config)?;
         let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
         let spec = blocking(move || {

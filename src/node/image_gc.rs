@@ -91,11 +91,15 @@ impl<R: Runtime> Collector<R> {
         Self { runtime, memory, policy, measure: Disk::of }
     }
 
-    /// Collects for ever.
-    pub async fn run(self, view: watch::Receiver<View>) {
+    /// Collects until the loop is gone.
+    pub async fn run(self, mut view: watch::Receiver<View>) {
         let mut said = String::new();
         loop {
-            tokio::time::sleep(self.policy.period).await;
+            let gone = async { while view.changed().await.is_ok() {} };
+            tokio::select! {
+                () = tokio::time::sleep(self.policy.period) => {}
+                () = gone => return,
+            }
             let wanted = Arc::clone(&view.borrow().wanted);
             // Before all manifests were read, nobody knows which images are wanted.
             if !wanted.complete {

@@ -59,7 +59,7 @@ impl<R: Runtime> Rotator<R> {
         Self { runtime, logs_dir, policy, sizes: HashMap::new(), said: BTreeSet::new() }
     }
 
-    /// Rotates for ever.
+    /// Rotates until the loop is gone.
     pub async fn run(mut self, mut view: watch::Receiver<View>) {
         let period = self.policy.as_ref().map_or(QUIET, |policy| policy.period);
         let mut pause = period;
@@ -76,8 +76,10 @@ impl<R: Runtime> Rotator<R> {
             }
             let until = Instant::now() + if grown { period } else { pause };
             pause = if grown { period } else { (pause * 2).min(QUIET.max(period)) };
-            if !rest(until, &running, &mut view).await {
-                pause = period;
+            match rest(until, &running, &mut view).await {
+                Rested::Time => {}
+                Rested::Others => pause = period,
+                Rested::Gone => return,
             }
         }
     }
@@ -116,15 +118,27 @@ fn running(snapshot: &Snapshot) -> BTreeSet<ContainerId> {
     snapshot.containers.iter().filter(|c| c.is_running()).map(|c| c.id.clone()).collect()
 }
 
-/// Waits until then, or until other containers run; whether it was the time.
-async fn rest(until: Instant, before: &BTreeSet<ContainerId>, view: &mut watch::Receiver<View>) -> bool {
+/// What ended a pause.
+enum Rested {
+    /// Its time.
+    Time,
+    /// Other containers run now.
+    Others,
+    /// The loop is gone.
+    Gone,
+}
+
+/// Waits until then, or until other containers run, or nobody tells any more.
+async fn rest(until: Instant, before: &BTreeSet<ContainerId>, view: &mut watch::Receiver<View>) -> Rested {
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(until) => return true,
-            changed = view.changed() => {
-                if changed.is_err() || running(&view.borrow_and_update().observed.snapshot) != *before {
-                    return false;
+            () = tokio::time::sleep_until(until) => return Rested::Time,
+            changed = view.changed() => match changed {
+                Err(_) => return Rested::Gone,
+                Ok(()) if running(&view.borrow_and_update().observed.snapshot) != *before => {
+                    return Rested::Others;
                 }
+                Ok(()) => {}
             }
         }
     }

@@ -1,7 +1,8 @@
-//! The node's resolver settings. Reads the one file that `--resolv-conf` names.
+//! The node's resolver settings. Reads the file that `--resolv-conf` names, and systemd-resolved's.
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use podstead_runtime::DnsConfig;
@@ -19,9 +20,26 @@ pub struct Unreadable {
     pub source: io::Error,
 }
 
-/// The settings as they are now. No file, also where none is given, is one that says nothing.
-pub fn read(path: Option<&Path>) -> Result<DnsConfig, Unreadable> {
+/// Where systemd-resolved keeps the servers that it asks itself.
+const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The settings as they are now. No file, also where none is given, is one that says nothing. A resolver on the node's
+/// loopback is out of reach of a pod with a network of its own: that gets the servers behind it.
+pub fn read(path: Option<&Path>, own_network: bool) -> Result<DnsConfig, Unreadable> {
     let Some(path) = path else { return Ok(DnsConfig::default()) };
+    let node = parse(path)?;
+    if !own_network || node.servers.is_empty() || !is_stub(&node) {
+        return Ok(node);
+    }
+    let behind = parse(Path::new(BEHIND_THE_STUB)).ok().filter(|behind| !is_stub(behind));
+    Ok(behind.unwrap_or(node))
+}
+
+fn is_stub(config: &DnsConfig) -> bool {
+    config.servers.iter().all(|s| s.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+}
+
+fn parse(path: &Path) -> Result<DnsConfig, Unreadable> {
     match fs::read(path) {
         Ok(bytes) => Ok(dns::parse(&String::from_utf8_lossy(&bytes))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(DnsConfig::default()),
@@ -37,10 +55,12 @@ mod tests {
     fn a_missing_file_says_nothing_and_an_unreadable_one_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
-        assert_eq!(read(None).unwrap(), DnsConfig::default());
-        assert_eq!(read(Some(&path)).unwrap(), DnsConfig::default());
+        assert_eq!(read(None, true).unwrap(), DnsConfig::default());
+        assert_eq!(read(Some(&path), true).unwrap(), DnsConfig::default());
         fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
-        assert_eq!(read(Some(&path)).unwrap().servers, ["192.0.2.1"]);
-        assert!(read(Some(dir.path())).unwrap_err().to_string().contains("--resolv-conf"));
+        assert_eq!(read(Some(&path), true).unwrap().servers, ["192.0.2.1"]);
+        fs::write(&path, "nameserver 127.0.0.53\n").unwrap();
+        assert!(is_stub(&read(Some(&path), false).unwrap()), "the node itself reaches it");
+        assert!(read(Some(dir.path()), true).unwrap_err().to_string().contains("--resolv-conf"));
     }
 }

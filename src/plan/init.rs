@@ -52,3 +52,8 @@ pub(super) fn failed(draft: &Draft<'_>, pod: &Pod, view: &View<'_>, sandbox: &Sa
             .filter(|c| c.role == Role::Init)
             .any(|c| matches!(need(draft, pod, c, view, Some(sandbox)), Need::Over(code) if code != 0))
 }
+
+/// The same while the sandbox is replaced: it failed in the newest one, before any regular container was made.
+pub(super) fn gave_up(draft: &Draft<'_>, pod: &Pod, view: &View<'_>) -> bool {
+    view.sandboxes.first().is_some_and(|newest| failed(draft, pod, view, newest))
+}

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use podstead_runtime::PodUid;
 
-use super::action::{Action, Plan, Step};
+use super::action::{Action, Plan, Step, Wait};
 use super::mutant::{Mutant, planted};
+use super::reason::WaitReason;
 
 /// What a job works on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,8 +94,19 @@ impl Jobs {
     /// Jobs that nobody wants any more and that may be dropped halfway: images for pods or attempts not planned now, and
     /// postStart hooks, which may take for ever.
     pub fn obsolete(&self, plan: &Plan) -> Vec<JobId> {
+        let held_up = |action: &Action| {
+            let container = action.scope();
+            let waits = plan.waits.get(action.uid()).into_iter().flatten();
+            let later =
+                |wait: &Wait| matches!(wait.because, WaitReason::Hook(_) | WaitReason::RuntimeNotReady(_));
+            let mine = |wait: &Wait| {
+                wait.container.as_ref().is_none_or(|name| container == Scope::Container(name.clone()))
+            };
+            matches!(action, Action::EnsureImage { .. }) && waits.into_iter().any(|w| later(w) && mine(w))
+        };
         let unwanted = |action: &Action| {
             matches!(action, Action::EnsureImage { .. } | Action::PostStart { .. })
+                && !held_up(action)
                 && !plan
                     .steps
                     .get(action.uid())

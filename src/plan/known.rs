@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use podstead_runtime::{ContainerId, PodUid, Retry, Sandbox, SandboxId, SandboxState, Time};
 
-use super::action::{Action, FailureKey, Plan};
+use super::action::{Action, FailureKey, Plan, Verb};
 use super::types::{Desired, Observed};
 
 /// What this agent did and failed to do since it started.
@@ -120,7 +120,12 @@ impl Known {
         uids.extend(observed.snapshot.containers.iter().map(podstead_runtime::Container::pod_uid));
         self.resolved.retain(|(uid, ..), _| uids.contains(uid));
         self.prepared.retain(|uid| uids.contains(uid));
-        self.failures.retain(|key, _| uids.contains(&key.uid));
+        let there = |id: &str| observed.snapshot.containers.iter().any(|c| c.id.as_str() == id);
+        self.failures.retain(|key, _| {
+            let of_an_instance =
+                matches!(key.verb, Verb::PostStart | Verb::PreStop | Verb::Stop | Verb::Remove);
+            uids.contains(&key.uid) && (!of_an_instance || there(&key.target))
+        });
         // One that is ready again has its network again.
         let stopped = |s: &Sandbox| s.state == SandboxState::NotReady;
         self.released.retain(|id| observed.snapshot.sandboxes.iter().any(|s| s.id == *id && stopped(s)));

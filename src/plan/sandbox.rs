@@ -6,6 +6,7 @@ use super::action::Action;
 use super::backoff;
 use super::containers;
 use super::draft::{Draft, View};
+use super::init;
 use super::mutant::{Mutant, planted};
 use super::need::{self, policy};
 use super::reason::{Reason, WaitReason};
@@ -72,6 +73,9 @@ pub(super) fn replace(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, because
 /// and one whose containers all ended for good gets none either.
 fn wanted(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) -> bool {
     if containers::ending(draft, pod, view, None).is_some() {
+        return false;
+    }
+    if init::gave_up(draft, pod, view) {
         return false;
     }
     let had = !view.sandboxes.is_empty() && !view.containers.is_empty();

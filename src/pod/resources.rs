@@ -124,18 +124,33 @@ fn oom_score(spec: &PodSpec, n: Numbers, capacity: i64) -> i64 {
 
 /// The limits of the pod's own cgroup: shares always, quota and memory only when every container has them.
 pub fn pod(spec: &PodSpec) -> LinuxResources {
-    let each: Vec<Numbers> = spec.containers.iter().map(numbers).collect();
-    let sum = |of: fn(&Numbers) -> Option<i64>| {
-        each.iter().map(of).try_fold(0_i64, |total, n| Some(total.saturating_add(n?)))
-    };
-    let cpu_limit = sum(|n| n.cpu_limit);
+    let cpu_limit = at_most(spec, |n| n.cpu_limit);
     LinuxResources {
-        cpu_shares: shares(each.iter().filter_map(|n| n.cpu_request).fold(0, i64::saturating_add)),
+        cpu_shares: shares(at_most(spec, |n| Some(n.cpu_request.unwrap_or(0))).unwrap_or(0)),
         cpu_period: cpu_limit.map_or(0, |_| CPU_PERIOD),
         cpu_quota: cpu_limit.map_or(0, quota),
-        memory_limit: sum(|n| n.memory_limit).unwrap_or(0),
+        memory_limit: at_most(spec, |n| n.memory_limit).unwrap_or(0),
         ..LinuxResources::default()
     }
+}
+
+/// The most that a pod uses at any time: its regular containers with all sidecars, or an init container with the sidecars
+/// before it. `None` if one of them has no such number.
+fn at_most(spec: &PodSpec, of: impl Fn(&Numbers) -> Option<i64>) -> Option<i64> {
+    let (mut sidecars, mut most) = (0_i64, 0_i64);
+    for container in spec.init_containers.iter().flatten() {
+        let own = of(&numbers(container))?;
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars = sidecars.saturating_add(own);
+        } else {
+            most = most.max(sidecars.saturating_add(own));
+        }
+    }
+    let mut regular = sidecars;
+    for container in &spec.containers {
+        regular = regular.saturating_add(of(&numbers(container))?);
+    }
+    Some(most.max(regular))
 }
 
 #[cfg(test)]
@@ -190,6 +205,21 @@ mod tests {
         assert_eq!(qos_class(&spec), QosClass::BestEffort);
         let r = container(&spec, &spec.containers[0], 8 << 30);
         assert_eq!((r.cpu_quota, r.cpu_shares, r.memory_limit), (0, 2, 0));
+    }
+
+    #[test]
+    fn a_pods_cgroup_holds_its_sidecars_and_its_largest_init_container() {
+        let one = |memory: &str| pod_of(&[("cpu", "100m"), ("memory", memory)], &[]).containers.remove(0);
+        let sidecar = Container { restart_policy: Some("Always".into()), ..one("256Mi") };
+        let mut spec = PodSpec { containers: vec![one("256Mi")], ..PodSpec::default() };
+        spec.init_containers = Some(vec![sidecar.clone(), one("64Mi")]);
+        assert_eq!((pod(&spec).memory_limit, pod(&spec).cpu_quota), (512 << 20, 20_000));
+        spec.init_containers = Some(vec![one("2Gi"), sidecar.clone()]);
+        assert_eq!((pod(&spec).memory_limit, pod(&spec).cpu_shares), (2 << 30, shares(200)));
+        spec.init_containers = Some(vec![sidecar, one("2Gi")]);
+        assert_eq!(pod(&spec).memory_limit, (2 << 30) + (256 << 20));
+        spec.init_containers = Some(vec![Container::default()]);
+        assert_eq!((pod(&spec).memory_limit, pod(&spec).cpu_quota), (0, 0), "one without a limit");
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Supervisor {
             while let Ok(report) = reports.try_recv() {
                 state.hear(report);
             }
-            if **self.verdicts.borrow() == state.verdicts {
+            if same(&self.verdicts.borrow(), &state.verdicts) {
                 continue;
             }
             let verdicts = Arc::new(state.verdicts.clone());
@@ -72,6 +72,12 @@ impl Supervisor {
             self.verdicts.send_replace(verdicts);
         }
     }
+}
+
+/// Whether nothing follows from the difference: another message of the same failure is no news.
+fn same(before: &Verdicts, now: &Verdicts) -> bool {
+    let told = |v: &Verdict| (v.started, v.alive, v.ready, v.which);
+    before.len() == now.len() && now.iter().all(|(id, v)| before.get(id).is_some_and(|b| told(b) == told(v)))
 }
 
 /// What runs.

@@ -15,6 +15,8 @@ use crate::pod::{NodeFacts, identity};
 const LONGEST: usize = 4096;
 /// Longest of a pod's containers together, bytes.
 const LONGEST_OF_POD: usize = 12 << 10;
+/// How many earlier instances of a container keep their files.
+const KEPT: u32 = 3;
 /// As much of a log counts as a message: bytes, and lines.
 const FROM_LOG: (usize, usize) = (2048, 80);
 
@@ -33,11 +35,23 @@ pub fn make_message(
     let path = message_path(node, uid, container, attempt);
     if let Some(dir) = path.parent() {
         make_dir(uid, dir, 0o750)?;
+        forget(dir, attempt.saturating_sub(KEPT));
     }
-    let open = OpenOptions::new().create(true).append(true).custom_flags(libc_nofollow()).open(&path);
-    open.map_err(failed(uid, "make the termination message", &path))?;
+    let made = OpenOptions::new().create(true).append(true).custom_flags(careful()).open(&path);
+    made.map_err(failed(uid, "make the termination message", &path))?;
     fs::set_permissions(&path, Permissions::from_mode(0o666)).map_err(failed(uid, "open to all", &path))?;
     Ok(path)
+}
+
+/// Removes the files of attempts before `first`, which nobody asks about any more.
+fn forget(dir: &Path, first: u32) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let attempt = name.to_str().filter(|n| n.len() == 8).and_then(|n| u32::from_str_radix(n, 16).ok());
+        if attempt.is_some_and(|attempt| attempt < first) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// What an instance that ended with `code` left as its message; `of` containers share the pod's allowance.
@@ -53,14 +67,20 @@ pub fn read_message(node: &NodeFacts, container: &Container, code: i32, of: usiz
     text
 }
 
-fn libc_nofollow() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
+/// No link is followed, and nothing is waited for.
+fn careful() -> i32 {
+    use rustix::fs::OFlags;
+    i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0)
+}
+
+/// Opens what is a regular file: the container may have put something else in its place.
+fn open(path: &Path) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(careful()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
 }
 
 fn beginning(path: &Path, limit: usize) -> String {
-    let Ok(file) = OpenOptions::new().read(true).custom_flags(libc_nofollow()).open(path) else {
-        return String::new();
-    };
+    let Ok(file) = open(path) else { return String::new() };
     let mut bytes = Vec::new();
     let _ = file.take(limit as u64).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
@@ -71,7 +91,7 @@ fn end_of_log(path: &Path, bytes: usize, lines: usize) -> String {
     // Each line bears a time, a stream and a mark; parts of long lines do so, too.
     const WINDOW: u64 = 64 << 10;
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
+        let mut file = open(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(WINDOW)))?;
         let mut window = Vec::new();
@@ -149,6 +169,19 @@ mod tests {
         assert!(told.starts_with("line 21\n") && told.ends_with("line 99\nlong end"), "{told}");
         assert_eq!(message("FallbackToLogsOnError", 0), "");
         assert_eq!(message("File", 1), "");
+    }
+
+    #[test]
+    fn files_of_instances_long_gone_go_and_a_pipe_in_place_of_one_is_not_waited_for() {
+        let (dir, node) = place();
+        for attempt in 0..6 {
+            make_message(&node, &"u1".into(), "c", attempt).unwrap();
+        }
+        let there = |attempt| message_path(&node, &"u1".into(), "c", attempt).exists();
+        assert_eq!([1, 2, 5].map(there), [false, true, true]);
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read_message(&node, &over(&pipe, "FallbackToLogsOnError"), 1, 1), "");
     }
 
     #[test]
