@@ -79,41 +79,41 @@ pub fn found(snapshot: &Snapshot, node: &Node) -> BTreeMap<PodUid, api::Pod> {
         if all.contains_key(&sandbox.pod.uid) {
             continue;
         }
-        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        let mut seen: BTreeMap<&str, plan::ContainerPlan> = BTreeMap::new();
         for container in snapshot.containers.iter().filter(|c| c.pod_uid() == sandbox.pod.uid) {
-            names.entry(container.name.clone()).or_insert_with(|| container.image.clone());
+            seen.entry(&container.name).or_insert_with(|| plan::ContainerPlan {
+                name: container.name.clone(),
+                image: container.image.clone(),
+                role: plan::written_role(container),
+                ..plan::ContainerPlan::default()
+            });
         }
-        let containers = names.iter().map(|(name, image)| plan::ContainerPlan {
-            name: name.clone(),
-            image: image.clone(),
-            ..plan::ContainerPlan::default()
-        });
+        let (containers, init): (Vec<_>, Vec<_>) =
+            seen.into_values().partition(|c| c.role == plan::Role::Regular);
         let planned = plan::Pod {
             identity: sandbox.pod.clone(),
             host_network: sandbox.host_network,
-            containers: containers.collect(),
+            containers,
+            init,
             ..plan::Pod::default()
         };
         let status = pod_status(&planned, &observed, &Known::default(), Time::now());
         all.insert(
             sandbox.pod.uid.clone(),
-            pod_of(sandbox, &names, api_status(&status, &planned, node, None)),
+            pod_of(sandbox, &planned, api_status(&status, &planned, node, None)),
         );
     }
     all
 }
 
-fn pod_of(
-    sandbox: &podstead_runtime::Sandbox,
-    containers: &BTreeMap<String, String>,
-    status: api::PodStatus,
-) -> api::Pod {
+fn pod_of(sandbox: &podstead_runtime::Sandbox, planned: &plan::Pod, status: api::PodStatus) -> api::Pod {
     let ours = |key: &String| key == labels::OWNER || key.starts_with("io.kubernetes.pod.");
     let mut own = sandbox.labels.clone();
     own.retain(|key, _| !ours(key));
-    let container = |(name, image): (&String, &String)| api::Container {
-        name: name.clone(),
-        image: Some(image.clone()),
+    let container = |plan: &plan::ContainerPlan| api::Container {
+        name: plan.name.clone(),
+        image: Some(plan.image.clone()),
+        restart_policy: (plan.role == plan::Role::Sidecar).then(|| "Always".to_owned()),
         ..api::Container::default()
     };
     let metadata = ObjectMeta {
@@ -125,7 +125,9 @@ fn pod_of(
         ..ObjectMeta::default()
     };
     let spec = api::PodSpec {
-        containers: containers.iter().map(container).collect(),
+        containers: planned.containers.iter().map(container).collect(),
+        init_containers: Some(planned.init.iter().map(container).collect())
+            .filter(|all: &Vec<_>| !all.is_empty()),
         host_network: Some(sandbox.host_network).filter(|h| *h),
         ..api::PodSpec::default()
     };
@@ -158,7 +160,9 @@ fn api_status(
         pod_ips: Some(ips.iter().map(|ip| api::PodIP { ip: ip.to_string() }).collect::<Vec<_>>())
             .filter(|all| !all.is_empty()),
         qos_class: spec.map(|s| qos_class(s).as_str().to_owned()),
-        start_time: seen(pod).or_else(|| api_time(status.sandbox_created_at)),
+        start_time: api_time(status.since)
+            .or_else(|| seen(pod))
+            .or_else(|| api_time(status.sandbox_created_at)),
         conditions: Some(conditions::of(status, |name| {
             planned.init.iter().any(|c| c.name == name && c.role == plan::Role::Sidecar)
         })),

@@ -2,7 +2,7 @@
 //!
 //! Whole names come before beginnings of ids: a container named `c` must not lose to an id that begins with `c`.
 
-use podstead_runtime::{Container, Runtime, Sandbox, Snapshot};
+use podstead_runtime::{Container, ContainerState, Runtime, Sandbox, Snapshot};
 
 /// Nothing fits the words given; exit code 3.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,11 @@ pub fn container<'a>(
         by_beginning(snapshot, what, name)?
     };
     instances.sort_by_key(|c| std::cmp::Reverse((c.attempt, c.created_at)));
-    match instances.get(usize::from(previous)) {
+    // Of one that waits for its next start, the last instance is the one before it.
+    let only = instances
+        .first()
+        .filter(|c| instances.len() == 1 && matches!(c.state, ContainerState::Exited { .. }));
+    match instances.get(usize::from(previous)).or(only) {
         Some(container) => Ok(container),
         None if instances.is_empty() => {
             not_found(format!("no container or pod {what:?}; `podstead ps -a` lists what there is"))

@@ -7,6 +7,7 @@ use super::output::{self, Format};
 use crate::agent::{self, Published};
 use crate::backend::Backend;
 use crate::config::RuntimeFlags;
+use crate::desired::is_sidecar;
 use crate::node::facts;
 use crate::report;
 
@@ -66,13 +67,18 @@ fn row(pod: &Pod, now: Time) -> Vec<String> {
     let meta = &pod.metadata;
     let status = pod.status.clone().unwrap_or_default();
     let containers = status.container_statuses.clone().unwrap_or_default();
-    let ready = containers.iter().filter(|c| c.ready).count();
-    let restarts: i32 = containers.iter().map(|c| c.restart_count).sum();
+    let sidecars = sidecars(pod);
+    let serving = || containers.iter().chain(&sidecars);
+    let ready = serving().filter(|c| c.ready).count();
+    let restarts: i32 = serving().map(|c| c.restart_count).sum();
     let started = status.start_time.as_ref().map(|t| t.0.as_nanosecond()).and_then(|n| i64::try_from(n).ok());
     vec![
         meta.namespace.clone().unwrap_or_default(),
         meta.name.clone().unwrap_or_default(),
-        format!("{ready}/{}", pod.spec.as_ref().map_or(containers.len(), |s| s.containers.len())),
+        format!(
+            "{ready}/{}",
+            pod.spec.as_ref().map_or(containers.len(), |s| s.containers.len()) + sidecars.len()
+        ),
         word(pod, &containers),
         restarts.to_string(),
         started.map_or_else(|| "<unknown>".to_owned(), |t| output::age(Time(t), now)),
@@ -80,10 +86,40 @@ fn row(pod: &Pod, now: Time) -> Vec<String> {
     ]
 }
 
+/// The statuses of init containers that go on beside the others.
+fn sidecars(pod: &Pod) -> Vec<ContainerStatus> {
+    let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+    let names: Vec<&String> = init.filter(|c| is_sidecar(c)).map(|c| &c.name).collect();
+    let statuses = pod.status.iter().flat_map(|s| s.init_container_statuses.iter().flatten());
+    statuses.filter(|c| names.contains(&&c.name)).cloned().collect()
+}
+
+/// kubectl's STATUS column while init containers are not done: `Init:0/2`, `Init:CrashLoopBackOff`.
+fn init_word(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.init_container_statuses.as_ref()?;
+    let sidecars = sidecars(pod);
+    for (done, status) in statuses.iter().enumerate() {
+        let state = status.state.clone().unwrap_or_default();
+        let up = sidecars.iter().any(|c| c.name == status.name) && status.started == Some(true);
+        if up || state.terminated.as_ref().is_some_and(|end| end.exit_code == 0) {
+            continue;
+        }
+        let reason = state.terminated.and_then(|end| end.reason).or(state.waiting.and_then(|w| w.reason));
+        return Some(match reason.filter(|r| !r.is_empty() && r != "PodInitializing") {
+            Some(reason) => format!("Init:{reason}"),
+            None => format!("Init:{done}/{}", statuses.len()),
+        });
+    }
+    None
+}
+
 /// kubectl's STATUS column: a waiting or terminated container's reason before the phase.
 fn word(pod: &Pod, containers: &[ContainerStatus]) -> String {
     if pod.metadata.deletion_timestamp.is_some() {
         return "Terminating".to_owned();
+    }
+    if let Some(word) = init_word(pod) {
+        return word;
     }
     let phase = pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_else(|| "Unknown".to_owned());
     let reason = containers.iter().rev().find_map(|c| {

@@ -154,7 +154,11 @@ pub(crate) fn ignored(path: &Path) -> Option<&'static str> {
     if ends(&["~", ".bak", ".orig"]) || (name.len() > 1 && name.starts_with(b"#") && name.ends_with(b"#")) {
         return Some("a backup copy");
     }
-    if name == b"4913" || ends(&[".swp", ".swx", ".swo", ".tmp"]) {
+    // What `sed -i` writes beside the file before it renames it over that.
+    let sed = name
+        .strip_prefix(b"sed")
+        .is_some_and(|rest| rest.len() == 6 && rest.iter().all(u8::is_ascii_alphanumeric));
+    if sed || name == b"4913" || ends(&[".swp", ".swx", ".swo", ".tmp"]) {
         return Some("a temporary file");
     }
     let dpkg = name.windows(6).any(|w| w == b".dpkg-");
@@ -176,6 +180,7 @@ mod tests {
             "a.yaml.orig",
             "x.swp",
             "4913",
+            "sedL7SbEV",
             "#a.yaml#",
             "a.tmp",
             "a.yaml.rpmsave",
@@ -185,7 +190,9 @@ mod tests {
         ] {
             assert!(ignored(Path::new(name)).is_some(), "{name}");
         }
-        for name in ["a.yaml", "a", "README", "4914", "#", "bak", "swp.yaml", "a.tmp.yaml"] {
+        for name in
+            ["a.yaml", "a", "README", "4914", "#", "bak", "swp.yaml", "a.tmp.yaml", "sed", "sedan.yaml"]
+        {
             assert!(ignored(Path::new(name)).is_none(), "{name}");
         }
         assert!(is_hidden(Path::new("/m/.a.yaml")) && !is_hidden(Path::new("/.m/a.yaml")));

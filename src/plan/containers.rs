@@ -12,7 +12,7 @@ use super::init;
 use super::mutant::{Mutant, planted};
 use super::need::{self, Need, need};
 use super::reason::{Reason, WaitReason};
-use super::teardown::{self, SIDECAR};
+use super::teardown::{self, INIT, SIDECAR};
 use super::types::{ContainerPlan, Pod, Role};
 
 /// Why the pod ends for good, if it does.
@@ -183,10 +183,13 @@ fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
         (labels::TERMINATION_GRACE.to_owned(), new.pod.grace.as_secs().to_string()),
         (BACKOFF.to_owned(), pause.as_secs().to_string()),
     ]);
-    if new.container.role == Role::Sidecar {
-        let index = new.pod.init.iter().position(|c| c.name == new.container.name).unwrap_or(0);
-        all.insert(SIDECAR.to_owned(), index.to_string());
-    }
+    let key = match new.container.role {
+        Role::Regular => return all,
+        Role::Init => INIT,
+        Role::Sidecar => SIDECAR,
+    };
+    let index = new.pod.init.iter().position(|c| c.name == new.container.name).unwrap_or(0);
+    all.insert(key.to_owned(), index.to_string());
     all
 }
 

@@ -28,7 +28,7 @@ pub use action::{Action, FailureKey, Plan, Step, Verb, Wait};
 pub use jobs::{JobId, JobKey, Jobs, Reading, Scope};
 pub use known::{Failure, Known};
 pub use reason::{Reason, WaitReason};
-pub use teardown::LEAST_GRACE;
+pub use teardown::{LEAST_GRACE, written_role};
 pub use types::{ContainerPlan, Desired, Observed, Pod, Probed, Probes, RestartPolicy, RestartRule, Role};
 
 use draft::{Draft, View};

@@ -36,6 +36,8 @@ pub struct PodStatus {
     pub ips: Vec<IpAddr>,
     /// When the newest sandbox was made; "never" without one.
     pub sandbox_created_at: Time,
+    /// When it was first seen on this node; "never" when that is not known.
+    pub since: Time,
     /// Whether the newest sandbox is ready.
     pub sandbox_ready: bool,
     /// Whether every container and sidecar is ready.
@@ -138,6 +140,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
             .filter(|s| s.state == SandboxState::Ready)
             .and_then(|s| s.ips.clone())
             .unwrap_or_default(),
+        since: observed.since.get(&pod.identity.uid).copied().unwrap_or(Time(0)),
         sandbox_ready: sandbox.is_some_and(|s| s.state == SandboxState::Ready),
         sandbox_created_at: sandbox.map_or(Time(0), |s| s.created_at),
         ready: !containers.is_empty()

@@ -8,7 +8,10 @@ use super::action::Action;
 use super::draft::{Draft, View};
 use super::mutant::{Mutant, planted};
 use super::reason::{Reason, WaitReason};
+use super::types::Role;
 
+/// Annotation of init containers that are no sidecars: their place among the pod's init containers.
+pub(super) const INIT: &str = "podstead.dev/init";
 /// Annotation of sidecars: their place among the pod's init containers, for the order of stops without a manifest.
 pub(super) const SIDECAR: &str = "podstead.dev/sidecar";
 
@@ -75,6 +78,17 @@ pub(super) fn stop_all(
     }
     draft.ending = true;
     true
+}
+
+/// What a container was made as.
+pub fn written_role(container: &Container) -> Role {
+    if container.annotations.contains_key(SIDECAR) {
+        Role::Sidecar
+    } else if container.annotations.contains_key(INIT) {
+        Role::Init
+    } else {
+        Role::Regular
+    }
 }
 
 /// The place among the init containers that was written on a sidecar.
