@@ -71,6 +71,14 @@ fn manifests_of_the_field_are_taken_or_refused_by_name() {
 }
 
 #[test]
+fn every_error_names_the_file_as_it_was_given() {
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: i, imagee: x, ports: [{containerPort: 0}]}]}}";
+    let refusals = validate(text.as_bytes(), Path::new("some/pod.yaml"), NODE).unwrap_err();
+    assert_eq!(refusals.len(), 2);
+    assert!(refusals.iter().all(|r| r.file == Path::new("some/pod.yaml")), "{refusals:?}");
+}
+
+#[test]
 fn every_refused_manifest_says_exactly_why() {
     let mut wrong = Vec::new();
     let files = fixtures("refused");

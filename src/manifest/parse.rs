@@ -56,7 +56,13 @@ pub const MAX_BYTES: u64 = 10 << 20;
 pub fn validate(bytes: &[u8], path: &Path, node: &str) -> Result<Vec<ManifestPod>, Vec<Refusal>> {
     let mut refusals = Refusals::new(path);
     let pods = read(bytes, path, &identity::node_name(node), &mut refusals);
-    if refusals.is_empty() { Ok(pods) } else { Err(refusals.into_sorted()) }
+    if refusals.is_empty() {
+        return Ok(pods);
+    }
+    let mut all = refusals.into_sorted();
+    // Wherever it was found, in the reader's own words.
+    all.iter_mut().for_each(|refusal| path.clone_into(&mut refusal.file));
+    Err(all)
 }
 
 fn read(bytes: &[u8], path: &Path, node: &str, refusals: &mut Refusals) -> Vec<ManifestPod> {
