@@ -404,7 +404,9 @@ async fn what_is_not_there_or_not_clear_is_said(host: &Host) {
     }
     assert!(fails(&node, 3, &["logs", "-c", "x", "one-node"]).contains("has no container \"x\"; it has c"));
     assert!(fails(&node, 3, &["images", "rm", "localhost/none:1"]).contains("no image \"localhost/none:1\""));
-    node.apply("two", TWO).expect("apply").exited("over").await.expect("over");
+    let two = node.apply("two", TWO).expect("apply");
+    two.exited("over").await.expect("over");
+    two.running_again("up", 0).await.expect("up");
     assert!(fails(&node, 3, &["logs", "two-node"]).contains("over, up"));
     // One of sixteen digits begins two of enough ids.
     for n in 0..15 {
