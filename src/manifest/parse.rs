@@ -61,7 +61,9 @@ pub fn validate(bytes: &[u8], path: &Path, node: &str) -> Result<Vec<ManifestPod
     }
     let mut all = refusals.into_sorted();
     // Wherever it was found, in the reader's own words.
-    all.iter_mut().for_each(|refusal| path.clone_into(&mut refusal.file));
+    for refusal in &mut all {
+        path.clone_into(&mut refusal.file);
+    }
     Err(all)
 }
 
