@@ -3,7 +3,7 @@
 //! while none does, and not at all while nothing runs. Touches files below the pods' log directory only.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
@@ -90,9 +90,14 @@ impl<R: Runtime> Rotator<R> {
             snapshot.containers.iter().filter(|c| self.is_ours(&c.log_path)).collect();
         let mut complaints = Vec::new();
         let mut sizes = HashMap::new();
-        for container in logs.iter().filter(|c| c.is_running()) {
+        let running: Vec<&Container> = logs.iter().copied().filter(|c| c.is_running()).collect();
+        let paths: Vec<PathBuf> = running.iter().map(|c| c.log_path.clone()).collect();
+        // All at once: at rest this is all that is done, and it wakes one thread.
+        let stat = move || paths.iter().map(fs::symlink_metadata).collect::<Vec<_>>();
+        let found = tokio::task::spawn_blocking(stat).await.unwrap_or_default();
+        for (container, found) in running.into_iter().zip(found) {
             let Some(policy) = &self.policy else { break };
-            match rotate(&*self.runtime, &container.id, &container.log_path, policy).await {
+            match rotate(&*self.runtime, &container.id, &container.log_path, found, policy).await {
                 Ok(size) => drop(sizes.insert(container.id.clone(), size)),
                 Err(why) => complaints.push(format!("{}: {why}", container.log_path.display())),
             }
@@ -149,9 +154,10 @@ async fn rotate<R: Runtime>(
     runtime: &R,
     id: &ContainerId,
     log: &Path,
+    found: io::Result<Metadata>,
     policy: &Policy,
 ) -> Result<u64, String> {
-    let size = match tokio::fs::symlink_metadata(log).await {
+    let size = match found {
         Ok(found) if found.is_file() => found.len(),
         Ok(_) => return Err("it is not a regular file".into()),
         // Lost in an earlier rotation: the runtime makes it anew.
@@ -417,15 +423,18 @@ mod tests {
         let log = dir.path().join("0.log");
         fs::write(&log, "12345").unwrap();
         let (fake, id) = (Fake::new(), ContainerId::from("c"));
-        assert_eq!(rotate(&fake, &id, &log, &policy(6)).await, Ok(5));
+        assert_eq!(rotate(&fake, &id, &log, fs::symlink_metadata(&log), &policy(6)).await, Ok(5));
         assert_eq!(fake.take_calls(), [""; 0], "small enough");
         fake.fault(Verb::Exec, Fault::Before(Error::failed("reopen the log", "no")));
-        assert_eq!(rotate(&fake, &id, &log, &policy(5)).await, Err("reopen the log: no".into()));
+        assert_eq!(
+            rotate(&fake, &id, &log, fs::symlink_metadata(&log), &policy(5)).await,
+            Err("reopen the log: no".into())
+        );
         assert_eq!(names(dir.path()), ["0.log"]);
         assert_eq!(fs::read_to_string(&log).unwrap(), "12345");
         fs::remove_file(&log).unwrap();
         fake.fault(Verb::Exec, Fault::Before(Error::failed("reopen the log", "asked for a lost one")));
-        let lost = rotate(&fake, &id, &log, &policy(5)).await;
+        let lost = rotate(&fake, &id, &log, fs::symlink_metadata(&log), &policy(5)).await;
         assert_eq!(lost, Err("reopen the log: asked for a lost one".into()));
     }
 
