@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::manifest::canonical_container;
 use crate::plan;
-use crate::pod::container::with_tag;
+use crate::pod::container::{is_sidecar, with_tag};
 use crate::pod::identity;
 
 /// As much of a pod as the decision needs.
@@ -42,11 +42,6 @@ fn policy(text: &str) -> Option<plan::RestartPolicy> {
 fn init_container(one: &Container) -> plan::ContainerPlan {
     let role = if is_sidecar(one) { plan::Role::Sidecar } else { plan::Role::Init };
     plan::ContainerPlan { role, ..container(one) }
-}
-
-/// Whether an init container goes on beside the others.
-pub fn is_sidecar(init: &Container) -> bool {
-    init.restart_policy.as_deref() == Some("Always")
 }
 
 fn container(container: &Container) -> plan::ContainerPlan {

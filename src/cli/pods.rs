@@ -7,8 +7,8 @@ use super::output::{self, Format};
 use crate::agent::{self, Published};
 use crate::backend::Backend;
 use crate::config::RuntimeFlags;
-use crate::desired::is_sidecar;
 use crate::node::facts;
+use crate::pod::container::is_sidecar;
 use crate::report;
 
 /// Arguments.

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, PodSpec
 
 use super::admit::Report;
 use super::admit_probes::Action;
+use crate::pod::container::is_sidecar;
 
 const MAX_RULES: usize = 20;
 const MAX_CODES: usize = 255;
@@ -26,8 +27,7 @@ pub(super) fn container(
 ) {
     restarts(container, init, field, report);
     termination_message(container, field, report);
-    let sidecar = container.restart_policy.as_deref() == Some("Always");
-    if init && !sidecar {
+    if init && !is_sidecar(container) {
         for (name, there) in [
             ("lifecycle", container.lifecycle.is_some()),
             ("livenessProbe", container.liveness_probe.is_some()),
@@ -57,7 +57,7 @@ fn restarts(container: &Container, init: bool, field: &str, report: &mut Report<
     }
     if container.restart_policy.is_none() {
         report.add(&field, "must specify restartPolicy when restart rules are used");
-    } else if init && container.restart_policy.as_deref() == Some("Always") {
+    } else if init && is_sidecar(container) {
         report.add(&field, "may not be set for a sidecar: it is restarted always");
     }
     if rules.len() > MAX_RULES {

@@ -22,7 +22,7 @@ pub(super) fn ending(
     view: &View<'_>,
     sandbox: Option<&Sandbox>,
 ) -> Option<Reason> {
-    if let Some(end) = draft.observed.since.get(draft.uid).copied().zip(pod.deadline).map(|(at, d)| at + d)
+    if let Some(end) = draft.observed.deadline(pod)
         && !planted(Mutant::DeadlineIgnored)
     {
         if draft.now >= end {

@@ -130,7 +130,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
     };
     let initialized = over || init.iter().zip(&pod.init).all(passed);
     let containers: Vec<_> = pod.containers.iter().map(|c| told.container(c, initialized)).collect();
-    let late = told.deadline_exceeded();
+    let late = observed.deadline(pod).is_some_and(|end| now >= end);
     let failure = pod_failure(known, &pod.identity.uid);
     let sidecars = init.iter().zip(&pod.init).filter(|(_, plan)| plan.role == Role::Sidecar);
     let serves = |c: &ContainerStatus| c.ready;
@@ -206,11 +206,6 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    fn deadline_exceeded(&self) -> bool {
-        let since = self.observed.since.get(&self.pod.identity.uid).copied();
-        since.zip(self.pod.deadline).is_some_and(|(at, deadline)| self.now >= at + deadline)
-    }
-
     /// `begun`: the pod got past its init containers.
     fn container(&self, plan: &ContainerPlan, begun: bool) -> ContainerStatus {
         let mut instances = self.view.instances(&plan.name);

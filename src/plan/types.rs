@@ -152,6 +152,12 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// When the pod's `activeDeadlineSeconds` are over; `None` without any, or while it is not known since when it is here.
+    pub fn deadline(&self, pod: &Pod) -> Option<Time> {
+        let since = self.since.get(&pod.identity.uid).copied()?;
+        Some(since + pod.deadline?)
+    }
+
     /// Whether the instance counts as started: it runs, its hook is over, its startup probe passed.
     pub fn started(&self, plan: &ContainerPlan, instance: &Container) -> bool {
         let passed = |p: &Probed| p.started;

@@ -100,6 +100,11 @@ pub fn image_spec(pod: &Pod, container: &Container) -> ImageSpec {
     }
 }
 
+/// Whether an init container goes on beside the others (`kubelet-static-pods.md 2.5`).
+pub fn is_sidecar(init: &Container) -> bool {
+    init.restart_policy.as_deref() == Some("Always")
+}
+
 /// A name without tag and digest means its `latest` (`kubelet-static-pods.md 2.7`).
 pub fn with_tag(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);

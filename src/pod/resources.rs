@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use podstead_runtime::LinuxResources;
 
+use super::container::is_sidecar;
 use crate::quantity::Amount;
 
 /// CFS period in microseconds.
@@ -140,7 +141,7 @@ fn at_most(spec: &PodSpec, of: impl Fn(&Numbers) -> Option<i64>) -> Option<i64> 
     let (mut sidecars, mut most) = (0_i64, 0_i64);
     for container in spec.init_containers.iter().flatten() {
         let own = of(&numbers(container))?;
-        if container.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(container) {
             sidecars = sidecars.saturating_add(own);
         } else {
             most = most.max(sidecars.saturating_add(own));
