@@ -194,6 +194,8 @@ async fn drive<R: Runtime>(
         cgroup_driver: cgroup_driver(config.cgroup_driver, first.cgroup_driver),
         node_name: config.node_name.clone(),
         node_ips: config.node_ips.clone(),
+        labels: config.labels.clone(),
+        reserved: config.reserved.clone(),
         memory_capacity: facts::memory_capacity(),
         cpu_capacity: facts::cpu_capacity(),
         storage_capacity: facts::storage_capacity(&config.root_dir),

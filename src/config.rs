@@ -3,7 +3,9 @@
 mod dns;
 mod images;
 mod logs;
+mod node;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use podstead_runtime::CgroupDriver;
 use thiserror::Error;
 
 use crate::images::Settings as ImageSettings;
+use crate::node::capacity::Reservations;
 use crate::node::facts;
 use crate::node::image_gc::Policy as ImagePolicy;
 use crate::node::log_rotation::Policy as LogPolicy;
@@ -22,6 +25,7 @@ use crate::pod::sysctl::{Allowed, BadPattern};
 pub use dns::DnsFlags;
 pub use images::ImageFlags;
 pub use logs::LogFlags;
+pub use node::{NodeFlags, own_labels};
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -128,6 +132,9 @@ pub struct RunFlags {
     /// Kernel parameters that pods may set besides the safe ones: names, or beginnings of names with * at the end
     #[arg(long, value_delimiter = ',')]
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// The node as pods see it.
+    #[command(flatten)]
+    pub node: NodeFlags,
     /// Names.
     #[command(flatten)]
     pub dns: DnsFlags,
@@ -150,6 +157,10 @@ pub struct Config {
     pub node_name: String,
     /// The node's addresses, the primary first.
     pub node_ips: Vec<IpAddr>,
+    /// The node's labels.
+    pub labels: BTreeMap<String, String>,
+    /// What of the node is not for pods.
+    pub reserved: Reservations,
     /// What must survive a reboot.
     pub root_dir: PathBuf,
     /// What must not.
@@ -210,6 +221,9 @@ pub enum ConfigError {
     /// Flags about images are out of range or do not fit each other.
     #[error("{0}")]
     Images(String),
+    /// Flags about the node are no labels, amounts or thresholds.
+    #[error("{0}")]
+    Node(String),
     /// Flags about logs are out of range.
     #[error("{0}")]
     Logs(String),
@@ -236,6 +250,8 @@ impl Config {
         Ok(Self {
             manifest_path: absolute("pod-manifest-path", &manifest_path)?,
             file_check_frequency: run.file_check_frequency,
+            labels: run.node.labels(&node_name)?,
+            reserved: run.node.reservations()?,
             node_name,
             node_ips: if run.node_ip.is_empty() { found() } else { run.node_ip.clone() },
             root_dir: absolute("root-dir", &runtime.root_dir)?,

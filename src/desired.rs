@@ -1,5 +1,8 @@
 //! Manifests -> the table the decision reads ([`plan::Desired`]). Pure.
 
+mod claim;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
@@ -8,9 +11,27 @@ use sha2::{Digest, Sha256};
 use crate::manifest::canonical_container;
 use crate::plan;
 use crate::pod::container::{is_sidecar, with_tag};
-use crate::pod::identity;
+use crate::pod::{NodeFacts, admission, identity};
 
-/// As much of a pod as the decision needs.
+pub use claim::{claim, rank};
+
+/// The table of what should be on this node, which has `room`.
+pub fn table<'a>(
+    node: &NodeFacts,
+    pods: impl IntoIterator<Item = &'a Arc<Pod>>,
+    complete: bool,
+    room: plan::Room,
+) -> plan::Desired {
+    let one = |pod: &Arc<Pod>| {
+        let refused = admission::admit(node, pod).err();
+        let refused = refused.map(|r| plan::Refusal { reason: r.reason.to_owned(), message: r.message });
+        let planned = plan::Pod { refused, ..planned(pod) };
+        (planned.identity.uid.clone(), planned)
+    };
+    plan::Desired { pods: pods.into_iter().map(one).collect(), complete, room: Some(room) }
+}
+
+/// As much of a pod as the decision needs, but for what this node says to it.
 pub fn planned(pod: &Pod) -> plan::Pod {
     let spec = pod.spec.as_ref();
     let seconds = spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
@@ -21,6 +42,9 @@ pub fn planned(pod: &Pod) -> plan::Pod {
         restart_policy: spec.and_then(|s| policy(s.restart_policy.as_deref()?)).unwrap_or_default(),
         grace: whole_seconds(seconds),
         deadline: spec.and_then(|s| s.active_deadline_seconds).map(whole_seconds),
+        claim: claim(pod),
+        rank: rank(pod),
+        refused: None,
         init: init.map(init_container).collect(),
         containers: spec.iter().flat_map(|s| &s.containers).map(container).collect(),
     }

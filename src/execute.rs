@@ -10,6 +10,7 @@ use podstead_runtime::{
     SandboxSpec, labels,
 };
 
+use crate::desired;
 use crate::events::{Events, from_steps};
 use crate::hooks;
 use crate::images::{ImageProblem, Images};
@@ -17,7 +18,7 @@ use crate::node::cgroup::Cgroups;
 use crate::node::{resolver, systemd};
 use crate::plan::{self, Action};
 use crate::pod::dns::Complaint;
-use crate::pod::{NodeFacts, admission, container, files, identity, resources, sandbox, security, volumes};
+use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, security, volumes};
 use crate::probe;
 
 /// What actions are carried out with.
@@ -77,12 +78,6 @@ impl Failed {
 impl From<ImageProblem> for Failed {
     fn from(problem: ImageProblem) -> Self {
         Self { retry: problem.retry, reason: problem.reason, message: problem.message }
-    }
-}
-
-impl From<admission::Rejected> for Failed {
-    fn from(rejected: admission::Rejected) -> Self {
-        Self { retry: Retry::Never, reason: rejected.reason, message: rejected.to_string() }
     }
 }
 
@@ -158,7 +153,9 @@ impl<R: Runtime> Executor<R> {
         let own_network = !pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false);
         let nodes_resolver =
             blocking(move || resolver::read(path.as_deref(), own_network).map_err(host)).await?;
-        let spec = sandbox::sandbox_spec(&self.node, pod, attempt);
+        let mut spec = sandbox::sandbox_spec(&self.node, pod, attempt);
+        // The decision's memory of what the pod takes, for when its manifest is gone.
+        spec.annotations.insert(plan::CLAIM.to_owned(), desired::claim(pod).to_string());
         sandbox::named(spec, &self.node, pod, &nodes_resolver).map_err(|error| Failed {
             retry: Retry::Never,
             reason: "",
@@ -167,7 +164,6 @@ impl<R: Runtime> Executor<R> {
     }
 
     async fn prepare(&self, pod: Arc<Pod>) -> Result<(), Failed> {
-        admission::admit(&self.node, &pod)?;
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || {
             files::prepare(&node, &pod).map_err(host)?;

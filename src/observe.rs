@@ -35,6 +35,13 @@ pub async fn observe<R: Runtime>(
     Ok(plan::Observed { snapshot, probed: probed(verdicts), ..host })
 }
 
+/// What there is on the node for all pods together, as it is now.
+pub async fn room(node: &Arc<NodeFacts>) -> plan::Room {
+    let node = Arc::clone(node);
+    let read = move || node.reserved.allocatable(&node.reserved.capacity(&node.root_dir));
+    plan::Room(tokio::task::spawn_blocking(read).await.unwrap_or_default())
+}
+
 /// What the decision is told of verdicts.
 fn probed(verdicts: &Verdicts) -> BTreeMap<ContainerId, plan::Probed> {
     let of = |v: &Verdict| plan::Probed { started: v.started, alive: v.alive, ready: v.ready };

@@ -190,10 +190,9 @@ impl<R: Runtime> Reconciler<R> {
             .iter()
             .map(|pod| (PodUid(pod.metadata.uid.clone().unwrap_or_default()), Arc::clone(pod)))
             .collect();
-        let table = plan::Desired {
-            pods: pods.iter().map(|(uid, pod)| (uid.clone(), desired::planned(pod))).collect(),
-            complete: wanted.complete,
-        };
+        let node = &self.executor.node;
+        let room = observe::room(node).await;
+        let table = desired::table(node, pods.values(), wanted.complete, room);
         self.take_manifests(&pods);
         let reading = self.jobs.observing();
         let mut observed =

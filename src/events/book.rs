@@ -1,5 +1,6 @@
 //! Events of pods as plain data: told once, counted after, bounded. No I/O, no clock.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub struct Happening {
     /// Whether somebody should worry.
     pub kind: Type,
     /// As the kubelet spells it (`kubelet-static-pods.md 2.16`).
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
 }
@@ -103,7 +104,7 @@ impl Book {
             None => Record {
                 container: what.container,
                 kind: what.kind,
-                reason: what.reason.to_owned(),
+                reason: what.reason.into_owned(),
                 message,
                 count: 1,
                 first: now,

@@ -1,5 +1,6 @@
 //! What probes that did not simply pass are called among a pod's events. Records, and touches nothing else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Events, Happening, Type};
@@ -13,10 +14,10 @@ pub fn notes(events: &Events) -> Notes {
             pod: note.pod.clone(),
             container: Some(note.container.clone()),
             kind: Type::Warning,
-            reason: match note.trouble {
+            reason: Cow::Borrowed(match note.trouble {
                 Trouble::Warned => "ProbeWarning",
                 Trouble::Failed | Trouble::Errored => "Unhealthy",
-            },
+            }),
             message: note.message.trim_end().to_owned(),
         });
     })

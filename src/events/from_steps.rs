@@ -1,6 +1,7 @@
 //! What the loop's steps and waits are called among a pod's events, in the kubelet's words (`kubelet-static-pods.md 2.16`).
 //! Records, and touches nothing else.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use podstead_runtime::PodUid;
 
 use super::{Events, Happening, Type};
+use crate::plan::status::{PREEMPTED, PREEMPTING};
 use crate::plan::{self, Action, Observed, Plan, Reason, Step, Verb, WaitReason};
 use crate::pod::dns::Complaint;
 
@@ -36,9 +38,10 @@ fn say(
     pod: &PodUid,
     container: Option<&str>,
     kind: Type,
-    reason: &'static str,
+    reason: impl Into<Cow<'static, str>>,
     message: String,
 ) {
+    let reason = reason.into();
     events.record(Happening {
         pod: pod.clone(),
         container: container.map(str::to_owned),
@@ -185,18 +188,28 @@ pub fn round(events: &Events, desired: &plan::Desired, observed: &Observed, plan
     let waits = plan.waits.iter().flat_map(|(uid, waits)| waits.iter().map(move |wait| (uid, wait)));
     let told = waits.clone().filter_map(|(uid, wait)| {
         let reason = match &wait.because {
-            WaitReason::CrashLoop(_) => "BackOff",
-            WaitReason::Failed { verb: Verb::EnsureImage, .. } => "ImagePullBackOff",
-            WaitReason::NetworkNotReady(_) => "NetworkNotReady",
+            WaitReason::CrashLoop(_) => Cow::from("BackOff"),
+            WaitReason::Failed { verb: Verb::EnsureImage, .. } => "ImagePullBackOff".into(),
+            WaitReason::NetworkNotReady(_) => "NetworkNotReady".into(),
+            WaitReason::Refused(refusal) => refusal.reason.clone().into(),
             _ => return None,
         };
         Some(((uid.clone(), wait.container.clone(), reason), wait.until))
     });
-    for (uid, container, reason) in events.new_waits(told.collect()) {
+    let preempted = plan.preempted.iter().map(|uid| ((uid.clone(), None, PREEMPTING.into()), None));
+    for (uid, container, reason) in events.new_waits(told.chain(preempted).collect()) {
+        if let Some(pod) = desired.pods.get(&uid) {
+            let init = pod.init.iter().map(|c| c.name.clone()).collect();
+            events.introduce(&uid, &pod.identity.full_name(), init);
+        }
+        if reason == PREEMPTING {
+            say(events, &uid, None, Warning, reason, PREEMPTED.to_owned());
+            continue;
+        }
         let same = |(of, wait): &(&PodUid, &plan::Wait)| **of == uid && wait.container == container;
         let name = container.as_deref();
         for (_, wait) in waits.clone().filter(same) {
-            match (&wait.because, reason) {
+            match (&wait.because, &*reason) {
                 (WaitReason::CrashLoop(_), "BackOff") => {
                     let text = crash_loop(desired, &uid, name.unwrap_or_default());
                     say(events, &uid, name, Warning, "BackOff", text);
@@ -210,7 +223,12 @@ pub fn round(events: &Events, desired: &plan::Desired, observed: &Observed, plan
                     say(events, &uid, name, Warning, "Failed", "Error: ImagePullBackOff".to_owned());
                 }
                 (WaitReason::NetworkNotReady(why), "NetworkNotReady") => {
-                    say(events, &uid, None, Warning, reason, format!("network is not ready: {why}"));
+                    let text = format!("network is not ready: {why}");
+                    say(events, &uid, None, Warning, "NetworkNotReady", text);
+                }
+                (WaitReason::Refused(refusal), reason) if refusal.reason == reason => {
+                    let refusal = refusal.clone();
+                    say(events, &uid, None, Warning, refusal.reason, refusal.message);
                 }
                 _ => {}
             }
@@ -360,7 +378,7 @@ mod tests {
         let identity = PodIdentity { name: "web-n".into(), namespace: "default".into(), uid: uid() };
         let web = plan::ContainerPlan { name: "web".into(), image: "i:1".into(), ..Default::default() };
         let pod = plan::Pod { identity, containers: vec![web], ..plan::Pod::default() };
-        let desired = plan::Desired { pods: [(uid(), pod)].into(), complete: true };
+        let desired = plan::Desired { pods: [(uid(), pod)].into(), complete: true, room: None };
         let waiting = |because: WaitReason, until| {
             let wait = Wait { container: Some("web".into()), because, until };
             Plan { waits: [(uid(), vec![wait])].into(), ..Plan::default() }

@@ -10,6 +10,7 @@ pub mod from_probes;
 pub mod from_steps;
 mod store;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +40,7 @@ struct State {
     dirty: bool,
 }
 
-type Waits = BTreeMap<(PodUid, Option<String>, &'static str), Option<Time>>;
+type Waits = BTreeMap<(PodUid, Option<String>, Cow<'static, str>), Option<Time>>;
 
 impl Events {
     /// Those that an earlier agent kept below this directory.
@@ -95,7 +96,7 @@ impl Events {
     }
 
     /// Those of `waits` that the last round did not have, which this one replaces.
-    fn new_waits(&self, waits: Waits) -> Vec<(PodUid, Option<String>, &'static str)> {
+    fn new_waits(&self, waits: Waits) -> Vec<(PodUid, Option<String>, Cow<'static, str>)> {
         let mut state = self.state();
         let new = waits.iter().filter(|(key, until)| state.waits.get(key) != Some(until));
         let new = new.map(|(key, _)| key.clone()).collect();

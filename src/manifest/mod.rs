@@ -20,7 +20,7 @@ mod events;
 mod examine;
 mod identity;
 mod last_good;
-mod names;
+pub(crate) mod names;
 mod parse;
 mod read;
 mod refusal;

@@ -2,6 +2,7 @@
 //! the machine. Touches `/proc`, `/sys/fs/cgroup` below `kubepods`, the pods' logs and the links to them, and the node's
 //! `resolv.conf`; `image_gc` and `log_rotation` also ask the runtime.
 
+pub mod capacity;
 pub mod cgroup;
 pub mod facts;
 pub mod image_gc;

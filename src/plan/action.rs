@@ -8,6 +8,7 @@ use podstead_runtime::{ContainerId, PodUid, SandboxId, Time};
 
 use super::jobs::{JobKey, Scope};
 use super::reason::{Reason, WaitReason};
+use super::room::{Claim, Refusal};
 
 /// What to do now, what waits, and when to look again although nothing was heard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,13 @@ pub struct Plan {
     /// Pods on their way out. A pod wanted again meanwhile starts afresh instead of half-stopped
     /// ([`Known::planned`](super::Known::planned)).
     pub leaving: BTreeSet<PodUid>,
+    /// Those of them that give their place to a critical pod; they come back when there is room.
+    pub preempted: BTreeSet<PodUid>,
+    /// Pods that the node does not take now, and why.
+    pub refused: BTreeMap<PodUid, Refusal>,
+    /// Pods that have a place on the node, and what they take of it: also those that wait for their first sandbox, and those
+    /// on their way out.
+    pub placed: BTreeMap<PodUid, Claim>,
 }
 
 impl Plan {

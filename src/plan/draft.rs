@@ -10,6 +10,7 @@ use super::jobs::JobKey;
 use super::known::Known;
 use super::mutant::{Mutant, planted};
 use super::reason::{Reason, WaitReason};
+use super::room::Refusal;
 use super::types::Observed;
 
 /// What there is of one pod.
@@ -26,6 +27,11 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
+    /// Whether anything of the pod is there.
+    pub fn there(&self) -> bool {
+        !self.sandboxes.is_empty() || !self.containers.is_empty() || self.leftover
+    }
+
     /// Instances of one container, highest attempt first.
     pub fn instances(&self, name: &str) -> impl Iterator<Item = &Container> {
         self.containers.iter().copied().filter(move |c| c.name == name)
@@ -84,6 +90,10 @@ pub(super) struct Draft<'a> {
     pub look_at: Option<Time>,
     /// Whether all containers are being stopped.
     pub ending: bool,
+    /// Why the node does not let it begin.
+    pub refusal: Option<Refusal>,
+    /// Whether that held it up.
+    pub refused: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -95,7 +105,20 @@ impl<'a> Draft<'a> {
         now: Time,
     ) -> Self {
         let (steps, waits) = (Vec::new(), Vec::new());
-        Self { uid, full_name, observed, known, now, steps, waits, look_at: None, ending: false }
+        let (refusal, refused) = (None, false);
+        Self {
+            uid,
+            full_name,
+            observed,
+            known,
+            now,
+            steps,
+            waits,
+            look_at: None,
+            ending: false,
+            refusal,
+            refused,
+        }
     }
 
     /// Notes that the plan changes then, whatever is seen.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use podstead_runtime::{ContainerId, PodUid, Retry, Sandbox, SandboxId, SandboxState, Time};
 
 use super::action::{Action, FailureKey, Plan, Verb};
+use super::room::{Claim, Refusal};
 use super::types::{Desired, Observed};
 
 /// What this agent did and failed to do since it started.
@@ -24,6 +25,13 @@ pub struct Known {
     pub ending: BTreeMap<PodUid, Time>,
     /// Pods on their way out: the last plan's [`leaving`](super::Plan::leaving).
     pub leaving: BTreeSet<PodUid>,
+    /// Those of them that give their place to a critical pod: the last plan's [`preempted`](super::Plan::preempted).
+    pub preempted: BTreeSet<PodUid>,
+    /// What the node does not take: the last plan's [`refused`](super::Plan::refused), for who tells of it.
+    pub refused: BTreeMap<PodUid, Refusal>,
+    /// Who has a place on the node: the last plan's [`placed`](super::Plan::placed). What was given is not taken back before
+    /// it is seen that nothing came of it.
+    pub placed: BTreeMap<PodUid, Claim>,
     /// Failures in a row.
     pub failures: BTreeMap<FailureKey, Failure>,
     /// Why the runtime cannot start pods.
@@ -51,6 +59,9 @@ impl Known {
     /// To be called with every new plan, before its steps begin.
     pub fn planned(&mut self, plan: &Plan) {
         self.leaving.clone_from(&plan.leaving);
+        self.preempted.clone_from(&plan.preempted);
+        self.refused.clone_from(&plan.refused);
+        self.placed.clone_from(&plan.placed);
         self.ending.retain(|uid, _| plan.ending.contains(uid));
     }
 

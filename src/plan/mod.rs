@@ -8,6 +8,7 @@ mod action;
 pub mod backoff;
 mod containers;
 mod draft;
+mod fit;
 mod init;
 mod jobs;
 mod known;
@@ -15,10 +16,12 @@ mod known;
 pub mod mutant;
 mod need;
 mod reason;
+mod room;
 mod sandbox;
 pub mod status;
 mod teardown;
 mod types;
+mod victims;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +31,7 @@ pub use action::{Action, FailureKey, Plan, Step, Verb, Wait};
 pub use jobs::{JobId, JobKey, Jobs, Reading, Scope};
 pub use known::{Failure, Known};
 pub use reason::{Reason, WaitReason};
+pub use room::{CLAIM, Claim, HostPort, PODS, Qos, Rank, Refusal, Room};
 pub use teardown::{LEAST_GRACE, written_role};
 pub use types::{ContainerPlan, Desired, Observed, Pod, Probed, Probes, RestartPolicy, RestartRule, Role};
 
@@ -41,15 +45,19 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
         views.entry(uid.clone()).or_default();
     }
     let holders = holders(desired, &views);
-    let mut plan = Plan::default();
+    let court = fit::Court { desired, observed, known, now, views: &views, names: &holders };
+    let mut places = court.decide();
+    let mut plan = Plan { placed: std::mem::take(&mut places.placed), ..Plan::default() };
     for (uid, view) in &views {
         let pod = desired.pods.get(uid);
         let full_name = pod.map_or_else(|| view.full_name.clone(), |pod| pod.identity.full_name());
         let mut draft = Draft::new(uid, &full_name, observed, known, now);
-        let there = !view.sandboxes.is_empty() || !view.containers.is_empty() || view.leftover;
+        draft.refusal = places.refused.remove(uid);
+        let there = view.there();
         let leaving = known.leaving.contains(uid) && !planted(Mutant::LeavingForgotten);
         let out = match pod {
             None => Some(Reason::PodGone),
+            Some(_) if places.preempted.contains(uid) => Some(Reason::Preempted),
             Some(_) if leaving => Some(Reason::StartsAfresh),
             Some(pod) if holders.get(&pod.identity.full_name()) != Some(&uid) => Some(Reason::NameTaken),
             Some(_) => None,
@@ -58,6 +66,9 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
             (Some(because), _) if there => {
                 if desired.complete || planted(Mutant::RemovesWhileIncomplete) {
                     plan.leaving.insert(uid.clone());
+                    if because == Reason::Preempted {
+                        plan.preempted.insert(uid.clone());
+                    }
                     teardown::tear_down(&mut draft, view, &because);
                 } else {
                     draft.wait(None, WaitReason::SourcesNotRead, None);
@@ -68,7 +79,10 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
                 draft.wait(None, WaitReason::NameTaken(holder), None);
             }
             (_, Some(pod)) => match name_held(uid, &full_name, &views) {
-                Some(other) => draft.wait(None, WaitReason::NameTaken(other), None),
+                Some(other) => {
+                    draft.refused = true;
+                    draft.wait(None, WaitReason::NameTaken(other), None);
+                }
                 None => keep(&mut draft, pod, view),
             },
             (_, None) => {}
@@ -84,6 +98,9 @@ fn add(plan: &mut Plan, draft: Draft<'_>) {
     plan.wake_at = plan.wake_at.into_iter().chain(soonest).chain(draft.look_at).min();
     if draft.ending {
         plan.ending.insert(uid.clone());
+    }
+    if let Some(refusal) = draft.refusal.filter(|_| draft.refused) {
+        plan.refused.insert(uid.clone(), refusal);
     }
     if !draft.steps.is_empty() {
         plan.steps.insert(uid.clone(), draft.steps);

@@ -57,6 +57,19 @@ mutants! {
     HookForgotten
     UnhealthyKept
     DeadlineIgnored
+    RefusalIgnored
+    RoomIgnored
+    PortsIgnored
+    RunningNotCounted
+    LeavingNotCounted
+    PlaceForgotten
+    CriticalLast
+    CriticalPreempted
+    BestPreemptedFirst
+    MoreThanNeededPreempted
+    EndingNotAwaited
+    PreemptorDoesNotWait
+    RoomNotReserved
 }
 
 /// Whether `mutant` is planted now.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use podstead_runtime::PodUid;
 
 use super::action::Verb;
+use super::room::Refusal;
 use super::types::RestartPolicy;
 
 /// Why a step is taken.
@@ -72,6 +73,8 @@ pub enum Reason {
     NameTaken,
     /// The pod was taken away and is wanted again.
     StartsAfresh,
+    /// A critical pod needs its place.
+    Preempted,
 }
 
 impl fmt::Display for Reason {
@@ -107,6 +110,7 @@ impl fmt::Display for Reason {
             Self::PodGone => "no manifest asks for this pod",
             Self::NameTaken => "another pod has this name",
             Self::StartsAfresh => "the pod was taken away and is wanted again",
+            Self::Preempted => "a critical pod needs its place",
         })
     }
 }
@@ -141,6 +145,8 @@ pub enum WaitReason {
     Hook(String),
     /// It is a sidecar and outlives these.
     OutlivesOthers,
+    /// The node does not take the pod now (`kubelet-static-pods.md 5.5`).
+    Refused(Refusal),
 }
 
 impl fmt::Display for WaitReason {
@@ -156,6 +162,7 @@ impl fmt::Display for WaitReason {
             Self::SandboxShortLived => f.write_str("the last sandbox did not live long"),
             Self::Init(name) => write!(f, "init container {name} is not done"),
             Self::Hook(name) => write!(f, "the postStart hook of {name} is not over"),
+            Self::Refused(refusal) => refusal.fmt(f),
             Self::OutlivesOthers => f.write_str("a sidecar ends after the containers it serves"),
         }
     }

@@ -39,6 +39,10 @@ pub(super) fn replace(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, because
     if runs || teardown::release(draft, view, &because) || !wanted(draft, pod, view) {
         return;
     }
+    if let Some(refusal) = draft.refusal.clone().filter(|_| !planted(Mutant::RefusalIgnored)) {
+        draft.refused = true;
+        return draft.wait(None, WaitReason::Refused(refusal), None);
+    }
     if let Some(problem) = &draft.known.runtime_problem {
         return draft.wait(
             None,
@@ -71,7 +75,7 @@ pub(super) fn replace(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, because
 
 /// Whether a new sandbox would be of any use: a pod that is never restarted gets no second one once it had containers,
 /// and one whose containers all ended for good gets none either.
-fn wanted(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) -> bool {
+pub(super) fn wanted(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) -> bool {
     if containers::ending(draft, pod, view, None).is_some() {
         return false;
     }

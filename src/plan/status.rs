@@ -14,6 +14,14 @@ use super::known::{Failure, Known};
 use super::need::restarts;
 use super::types::{ContainerPlan, Observed, Pod, Role};
 
+/// The reason of a pod that gives its place to a critical one.
+pub const PREEMPTING: &str = "Preempting";
+/// What is told of a pod that gives its place to a critical one.
+pub const PREEMPTED: &str = "Preempted in order to admit critical pod";
+
+/// What is told of a pod whose `activeDeadlineSeconds` are over.
+const LATE: &str = "Pod was active on the node longer than the specified deadline";
+
 /// A pod's phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum PodPhase {
@@ -131,7 +139,12 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
     let initialized = over || init.iter().zip(&pod.init).all(passed);
     let containers: Vec<_> = pod.containers.iter().map(|c| told.container(c, initialized)).collect();
     let late = observed.deadline(pod).is_some_and(|end| now >= end);
-    let failure = pod_failure(known, &pod.identity.uid);
+    let trouble = match predecessors_failure(pod, observed, known) {
+        Some(message) => Some((String::new(), message)),
+        None => pod_trouble(known, &pod.identity.uid),
+    };
+    let trouble = if late { Some(("DeadlineExceeded".to_owned(), LATE.to_owned())) } else { trouble };
+    let (reason, message) = trouble.unwrap_or_default();
     let sidecars = init.iter().zip(&pod.init).filter(|(_, plan)| plan.role == Role::Sidecar);
     let serves = |c: &ContainerStatus| c.ready;
     PodStatus {
@@ -147,19 +160,8 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
             && containers.iter().all(serves)
             && sidecars.map(|(c, _)| c).all(serves),
         initialized,
-        reason: if late {
-            "DeadlineExceeded".to_owned()
-        } else {
-            failure.map(|f| f.reason.clone()).unwrap_or_default()
-        },
-        message: if late {
-            "Pod was active on the node longer than the specified deadline".to_owned()
-        } else {
-            failure
-                .map(|f| f.message.clone())
-                .or_else(|| predecessors_failure(pod, observed, known))
-                .unwrap_or_default()
-        },
+        reason,
+        message,
         init,
         containers,
     }
@@ -347,6 +349,17 @@ fn predecessors_failure(pod: &Pod, observed: &Observed, known: &Known) -> Option
         known.failures.get(&FailureKey { uid: uid.clone(), verb: Verb::Clean, target: String::new() })
     });
     failures.map(|f| format!("waiting for the end of the pod before: {}", f.message)).next()
+}
+
+/// What holds the pod up as a whole, reason and message: the node, else a verb that failed.
+fn pod_trouble(known: &Known, uid: &PodUid) -> Option<(String, String)> {
+    if known.preempted.contains(uid) {
+        return Some((PREEMPTING.to_owned(), PREEMPTED.to_owned()));
+    }
+    if let Some(refusal) = known.refused.get(uid) {
+        return Some((refusal.reason.clone(), refusal.to_string()));
+    }
+    pod_failure(known, uid).map(|f| (f.reason.clone(), f.message.clone()))
 }
 
 fn pod_failure<'a>(known: &'a Known, uid: &PodUid) -> Option<&'a Failure> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use podstead_runtime::{Container, ContainerId, PodIdentity, PodUid, Snapshot, Time};
 use serde::{Deserialize, Serialize};
 
+use super::room::{Claim, Rank, Refusal, Room};
+
 /// The one table of what should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
@@ -13,6 +15,8 @@ pub struct Desired {
     pub pods: BTreeMap<PodUid, Pod>,
     /// Whether every source was read at least once. While it is not, nothing is removed.
     pub complete: bool,
+    /// What there is for all pods together; `None` for as much as they like.
+    pub room: Option<Room>,
 }
 
 /// When a container that ended is started anew (`kubelet-static-pods.md 2.5`).
@@ -40,6 +44,12 @@ pub struct Pod {
     pub grace: Duration,
     /// `activeDeadlineSeconds`: how long after it was first seen the pod is ended for good.
     pub deadline: Option<Duration>,
+    /// What it takes of the node.
+    pub claim: Claim,
+    /// Who goes first when there is not room for all.
+    pub rank: Rank,
+    /// Why the node does not take it, however much room there is.
+    pub refused: Option<Refusal>,
     /// Init containers and sidecars, in the order of the spec.
     pub init: Vec<ContainerPlan>,
     /// Containers, in the order of the spec.

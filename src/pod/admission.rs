@@ -4,24 +4,48 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use podstead_runtime::Profile;
 use thiserror::Error;
 
-use super::{NodeFacts, security};
+use super::{NodeFacts, security, selector};
 
 /// A pod that this node does not take.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("Pod was rejected: {message}")]
+#[error("{message}")]
 pub struct Rejected {
-    /// As the kubelet names it: `SysctlForbidden`, `AppArmor`, `SupplementalGroupsPolicyNotSupported`.
+    /// As the kubelet names it: `SysctlForbidden`, `NodeAffinity`, `AppArmor`, ...
     pub reason: &'static str,
     /// For people.
     pub message: String,
 }
 
-/// Whether the node takes the pod.
+/// Whether the node takes the pod, however much room it has.
 pub fn admit(node: &NodeFacts, pod: &Pod) -> Result<(), Rejected> {
     let Some(spec) = &pod.spec else { return Ok(()) };
     sysctls(node, spec)?;
-    apparmor(node, pod, spec)?;
-    groups(node, spec)
+    system(pod, spec)?;
+    groups(node, spec)?;
+    affinity(node, spec)?;
+    apparmor(node, pod, spec)
+}
+
+/// The operating system, as a label of the pod and as a field.
+fn system(pod: &Pod, spec: &PodSpec) -> Result<(), Rejected> {
+    let label = pod.metadata.labels.as_ref().and_then(|all| all.get("kubernetes.io/os"));
+    if label.is_some_and(|os| os != "linux") {
+        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".to_owned();
+        return Err(Rejected { reason: "PodOSSelectorNodeLabelDoesNotMatch", message });
+    }
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
+        return Err(Rejected { reason: "PodOSNotSupported", message });
+    }
+    Ok(())
+}
+
+fn affinity(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
+    if selector::wants(spec, &node.node_name, &node.labels) {
+        return Ok(());
+    }
+    let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
+    Err(Rejected { reason: "NodeAffinity", message })
 }
 
 fn sysctls(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
@@ -73,12 +97,12 @@ mod tests {
     fn unsafe_sysctls_need_the_nodes_leave() {
         let asks = "securityContext: {sysctls: [{name: kernel/msgmax, value: \"1\"}]}";
         let node = NodeFacts::default();
-        let words = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+        let words = "forbidden sysctl: \"kernel.msgmax\" not allowlisted";
         assert_eq!(admitted(&node, asks), Err(("SysctlForbidden", words.to_owned())));
         let mut given = NodeFacts::default();
         given.security.sysctls = Allowed::parse(["kernel.msg*"]).unwrap();
         assert_eq!(admitted(&given, asks), Ok(()));
-        let words = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowed with host ipc enabled";
+        let words = "forbidden sysctl: \"kernel.msgmax\" not allowed with host ipc enabled";
         let refused = admitted(&given, &format!("hostIPC: true, {asks}"));
         assert_eq!(refused, Err(("SysctlForbidden", words.to_owned())));
         let safe = "securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: \"1\"}]}";
@@ -90,8 +114,7 @@ mod tests {
         let mut node = NodeFacts::default();
         let of_pod = "securityContext: {appArmorProfile: {type: RuntimeDefault}}";
         let init = "initContainers: [{name: i, securityContext: {appArmorProfile: {type: Localhost, localhostProfile: p}}}]";
-        let words =
-            "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned();
+        let words = "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned();
         for asks in [of_pod, init] {
             assert_eq!(admitted(&node, asks), Err(("AppArmor", words.clone())), "{asks}");
         }
@@ -105,10 +128,32 @@ mod tests {
     fn strict_groups_need_a_runtime_that_can() {
         let mut node = NodeFacts::default();
         let asks = "securityContext: {supplementalGroupsPolicy: Strict}";
-        let words = "Pod was rejected: SupplementalGroupsPolicy=Strict is not supported in this node";
+        let words = "SupplementalGroupsPolicy=Strict is not supported in this node";
         let refused = Err(("SupplementalGroupsPolicyNotSupported", words.to_owned()));
         assert_eq!(admitted(&node, asks), refused);
         node.security.strict_groups = true;
         assert_eq!(admitted(&node, asks), Ok(()));
+    }
+
+    #[test]
+    fn a_pod_for_another_system_or_another_node_is_not_taken() {
+        let mut node = NodeFacts::default();
+        let label: Pod = serde_yaml::from_str(
+            "{metadata: {labels: {kubernetes.io/os: windows}}, spec: {containers: [{name: c}]}}",
+        )
+        .unwrap();
+        let refused = admit(&node, &label).unwrap_err();
+        assert_eq!(refused.reason, "PodOSSelectorNodeLabelDoesNotMatch");
+        assert_eq!(
+            refused.message,
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"
+        );
+        let words = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
+        assert_eq!(admitted(&node, "os: {name: windows}"), Err(("PodOSNotSupported", words)));
+        assert_eq!(admitted(&node, "os: {name: linux}"), Ok(()));
+        let words = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
+        assert_eq!(admitted(&node, "nodeSelector: {disk: ssd}"), Err(("NodeAffinity", words)));
+        node.labels.insert("disk".to_owned(), "ssd".to_owned());
+        assert_eq!(admitted(&node, "nodeSelector: {disk: ssd}"), Ok(()));
     }
 }

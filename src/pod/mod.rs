@@ -15,13 +15,17 @@ pub mod objects;
 pub mod resources;
 pub mod sandbox;
 pub mod security;
+pub mod selector;
 pub mod sysctl;
 pub mod volumes;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use podstead_runtime::CgroupDriver;
+
+use crate::node::capacity::Reservations;
 
 /// What translation must know of the node.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +42,10 @@ pub struct NodeFacts {
     pub node_name: String,
     /// The node's addresses, the primary first.
     pub node_ips: Vec<IpAddr>,
+    /// The node's labels.
+    pub labels: BTreeMap<String, String>,
+    /// What of the node is not for pods.
+    pub reserved: Reservations,
     /// Memory of the node in bytes.
     pub memory_capacity: i64,
     /// Processors of the node in thousandths.

@@ -1,5 +1,7 @@
 //! Resources of a pod as the kernel wants them: QoS class, shares, quota, OOM score (`kubelet-static-pods.md 4.5`). Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use podstead_runtime::LinuxResources;
 
@@ -138,9 +140,13 @@ pub fn pod(spec: &PodSpec) -> LinuxResources {
 /// The most that a pod uses at any time: its regular containers with all sidecars, or an init container with the sidecars
 /// before it. `None` if one of them has no such number.
 fn at_most(spec: &PodSpec, of: impl Fn(&Numbers) -> Option<i64>) -> Option<i64> {
+    most(spec, |container| of(&numbers(container)))
+}
+
+fn most(spec: &PodSpec, of: impl Fn(&Container) -> Option<i64>) -> Option<i64> {
     let (mut sidecars, mut most) = (0_i64, 0_i64);
     for container in spec.init_containers.iter().flatten() {
-        let own = of(&numbers(container))?;
+        let own = of(container)?;
         if is_sidecar(container) {
             sidecars = sidecars.saturating_add(own);
         } else {
@@ -149,9 +155,27 @@ fn at_most(spec: &PodSpec, of: impl Fn(&Numbers) -> Option<i64>) -> Option<i64> 
     }
     let mut regular = sidecars;
     for container in &spec.containers {
-        regular = regular.saturating_add(of(&numbers(container))?);
+        regular = regular.saturating_add(of(container)?);
     }
     Some(most.max(regular))
+}
+
+/// What the pod asks of the node at any time, in the node's units (`cpu` in thousandths, all else whole): the resources that
+/// a node has by itself. Of others it has none to give, and a kubelet passes over them (`kubelet-static-pods.md 5.5`).
+pub fn requests(spec: &PodSpec) -> BTreeMap<String, i64> {
+    let native = |name: &str| {
+        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
+    };
+    let of = |container: &Container, name: &str| {
+        let text = container.resources.as_ref().and_then(|r| r.requests.as_ref()?.get(name));
+        let amount = text.and_then(|text| text.0.parse::<Amount>().ok());
+        amount.map_or(0, |a| if name == "cpu" { a.thousandths() } else { a.whole() })
+    };
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let named = all.flat_map(|c| c.resources.iter().flat_map(|r| r.requests.iter().flatten()));
+    let names: BTreeSet<&String> = named.map(|(name, _)| name).filter(|name| native(name)).collect();
+    let sum = |name: &String| Some((name.clone(), most(spec, |c| Some(of(c, name)))?));
+    names.into_iter().filter_map(sum).filter(|(_, amount)| *amount > 0).collect()
 }
 
 #[cfg(test)]
@@ -198,6 +222,20 @@ mod tests {
         assert_eq!(qos_class(&spec), QosClass::BestEffort);
         assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, 1000);
         assert_eq!(pod(&spec).memory_limit, 0);
+    }
+
+    #[test]
+    fn a_pod_asks_for_the_most_that_it_uses_at_any_time() {
+        let one = |more: &str, cpu: &str, memory: &str| -> Container {
+            let requests = format!("requests: {{cpu: {cpu}, memory: {memory}, example.com/gpu: 1}}");
+            serde_yaml::from_str(&format!("{{name: c, {more} resources: {{{requests}}}}}")).unwrap()
+        };
+        let mut spec = PodSpec { containers: vec![one("", "100m", "1Mi"), one("", "1", "2Mi")], ..PodSpec::default() };
+        let asked = |spec: &PodSpec| requests(spec).into_iter().map(|(_, n)| n).collect::<Vec<_>>();
+        assert_eq!(requests(&spec), [("cpu".to_owned(), 1100), ("memory".to_owned(), 3 << 20)].into());
+        spec.init_containers = Some(vec![one("restartPolicy: Always,", "50m", "1Mi"), one("", "1", "9Mi")]);
+        assert_eq!(asked(&spec), [1150, 10 << 20], "an init container beside the sidecar before it");
+        assert_eq!(requests(&PodSpec::default()), BTreeMap::new());
     }
 
     #[test]

@@ -43,10 +43,11 @@ pub use pod::PodHandle;
 
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
-use crate::config::{Config, RuntimeChoice, RuntimeFlags};
+use crate::config::{Config, RuntimeChoice, RuntimeFlags, own_labels};
 use crate::credentials::Places;
 use crate::images;
 use crate::manifest::{self, FileReport};
+use crate::node::capacity::Reservations;
 use crate::node::{facts, image_gc, log_rotation};
 use crate::pod::dns;
 use crate::pod::sysctl::Allowed;
@@ -225,6 +226,8 @@ impl Builder {
             file_check_frequency: Duration::from_secs(20),
             node_name: "node".to_owned(),
             node_ips: facts::addresses(),
+            labels: own_labels("node"),
+            reserved: Reservations::default(),
             root_dir: flags.root_dir.clone(),
             state_dir: flags.state_dir.clone(),
             pod_logs_dir: dir.path().join("logs"),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use podstead::plan::backoff::BACKOFF;
 use podstead::plan::{
-    Action, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, Probed, Probes,
-    RestartPolicy, RestartRule, Role, Verb,
+    Action, CLAIM, Claim, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, Probed, Probes,
+    Qos, Rank, Refusal, RestartPolicy, RestartRule, Role, Room, Verb,
 };
 use podstead_runtime::{
     Container, ContainerState, PodIdentity, PodUid, Retry, Sandbox, SandboxState, Snapshot, Time, labels,
@@ -24,6 +24,9 @@ pub struct Case {
     now: i64,
     #[serde(default)]
     sources_unread: bool,
+    /// What the node has; as much as anybody likes, when not given.
+    #[serde(default)]
+    room: Option<BTreeMap<String, i64>>,
     #[serde(default)]
     pods: Vec<PodIn>,
     #[serde(default)]
@@ -80,6 +83,18 @@ struct PodIn {
     grace: u64,
     #[serde(default)]
     deadline: Option<u64>,
+    /// As it stands on sandboxes: `cpu=500 port=TCP/80`.
+    #[serde(default)]
+    claim: String,
+    #[serde(default)]
+    critical: bool,
+    #[serde(default)]
+    qos: Qos,
+    #[serde(default)]
+    arrived: i64,
+    /// The reason of the node's refusal.
+    #[serde(default)]
+    refused: Option<String>,
     #[serde(default)]
     init: Vec<PlanIn>,
     /// Name and hash.
@@ -164,6 +179,9 @@ struct SandboxIn {
     host_network: bool,
     #[serde(default)]
     no_address: bool,
+    /// What the pod took when the sandbox was made.
+    #[serde(default)]
+    claim: String,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +231,9 @@ struct KnownIn {
     pre_stopped: Vec<String>,
     ending: BTreeMap<String, i64>,
     leaving: Vec<String>,
+    preempted: Vec<String>,
+    /// Pods with a place, and what they take.
+    placed: BTreeMap<String, String>,
     failures: Vec<FailureIn>,
     runtime_problem: Option<String>,
     network_problem: Option<String>,
@@ -239,7 +260,7 @@ impl Case {
 
     pub fn desired(&self) -> Desired {
         let pods = self.pods.iter().map(|pod| (PodUid(pod.uid.clone()), pod.planned())).collect();
-        Desired { pods, complete: !self.sources_unread }
+        Desired { pods, complete: !self.sources_unread, room: self.room.clone().map(Room) }
     }
 
     pub fn observed(&self) -> Observed {
@@ -278,6 +299,9 @@ impl Case {
             pre_stopped: known.pre_stopped.iter().map(|id| id.as_str().into()).collect(),
             ending: known.ending.iter().map(|(uid, second)| (uid.as_str().into(), at(*second))).collect(),
             leaving: known.leaving.iter().map(|uid| uid.as_str().into()).collect(),
+            preempted: known.preempted.iter().map(|uid| uid.as_str().into()).collect(),
+            placed: known.placed.iter().map(|(uid, text)| (uid.as_str().into(), claim(text))).collect(),
+            refused: BTreeMap::new(),
             failures: failures.collect(),
             runtime_problem: known.runtime_problem.clone(),
             network_problem: known.network_problem.clone(),
@@ -298,6 +322,10 @@ fn probed(said: &str) -> Probed {
         "failed" => Probed { started: true, alive: false, ready: false },
         other => panic!("{other:?} is not starting, started, ready or failed"),
     }
+}
+
+fn claim(text: &str) -> Claim {
+    text.parse().unwrap_or_else(|()| panic!("{text:?} is no claim"))
 }
 
 fn identity(uid: &str, name: &str) -> PodIdentity {
@@ -322,6 +350,9 @@ impl PodIn {
             restart_policy: self.restart_policy,
             grace: Duration::from_secs(self.grace),
             deadline: self.deadline.map(Duration::from_secs),
+            claim: claim(&self.claim),
+            rank: Rank { critical: self.critical, qos: self.qos, arrived: at(self.arrived) },
+            refused: self.refused.clone().map(|reason| Refusal { reason, message: "as it says".into() }),
             init: self.init.iter().map(|c| c.planned(Role::Init)).collect(),
             containers: if self.regular.is_empty() {
                 self.containers.iter().map(container).collect()
@@ -343,6 +374,7 @@ impl SandboxIn {
             created_at: at(self.created),
             host_network: self.host_network,
             ips: (!self.host_network).then_some(ips),
+            annotations: BTreeMap::from([(CLAIM.to_owned(), self.claim.clone())]),
             ..Sandbox::default()
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use podstead::plan::{self, Action, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Probed, Reading, Verb};
+use podstead::plan::{
+    self, Action, CLAIM, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Probed, Reading, Refusal, Room, Verb,
+};
 use podstead_fake::World;
 use podstead_runtime::{
     ContainerId, ContainerSpec, Error, ImageSpec, NamespaceMode, PodIdentity, PodUid, Retry, SandboxSpec,
@@ -59,6 +61,10 @@ pub struct Sim {
     /// What the agent has read of them.
     pub desired: Desired,
     pub known: Known,
+    /// What the node has.
+    pub room: Room,
+    /// Whether the node has the label that some pods want.
+    pub labelled: bool,
     jobs: Jobs,
     begun: Option<(Reading, Observed)>,
     taken: Option<(Reading, Observed)>,
@@ -92,6 +98,8 @@ impl Sim {
             manifests: BTreeMap::new(),
             desired: Desired { complete: true, ..Desired::default() },
             known: Known::default(),
+            room: Room([("pods", 4), ("cpu", 2000), ("memory", 200)].map(|(r, n)| (r.to_owned(), n)).into()),
+            labelled: true,
             jobs: Jobs::default(),
             begun: None,
             taken: None,
@@ -115,6 +123,7 @@ impl Sim {
     /// Begins a reading: what the host has. The runtime is asked later.
     pub fn begin_reading(&mut self) {
         let reading = self.jobs.observing();
+        self.desired.room = Some(self.room.clone());
         let observed = Observed {
             leftovers: self.host.dirs.clone(),
             attempt_floor: self.host.logs.clone(),
@@ -143,6 +152,11 @@ impl Sim {
         self.known.forget(&self.desired, &observed);
         self.laws.looked(&self.desired, &observed);
         let plan = plan::plan(&self.desired, &observed, &self.known, self.world.now);
+        let victims = std::mem::take(&mut self.known.preempted);
+        if !plan.refused.is_empty() || !plan.preempted.is_empty() {
+            self.note(|| format!("refused {:?}, preempted {:?}", plan.refused, plan.preempted));
+        }
+        self.laws.rooms.decided(&plan, &victims, &self.desired, &observed)?;
         self.known.planned(&plan);
         for id in self.jobs.obsolete(&plan) {
             self.jobs.finish(id);
@@ -275,7 +289,8 @@ impl Sim {
             matches!(verb, Prepare | Clean | EnsureImage | PostStart | PreStop)
         };
         self.flights.retain(|f| !own(f.action.verb()));
-        self.desired = Desired::default();
+        self.desired = Desired { room: Some(self.room.clone()), ..Desired::default() };
+        self.labelled = self.rng.chance(70);
         self.laws.agent_died();
     }
 
@@ -296,13 +311,24 @@ impl Sim {
     pub fn read_manifests(&mut self) {
         let (manifests, rng) = (&self.manifests, &mut self.rng);
         if self.desired.complete || rng.chance(60) {
-            self.desired = Desired { pods: manifests.clone(), complete: true };
+            self.desired = Desired { pods: manifests.clone(), complete: true, ..self.desired.clone() };
         } else {
             let some: BTreeSet<_> = manifests.keys().filter(|_| rng.chance(50)).cloned().collect();
             self.desired.pods = manifests.iter().filter(|(uid, _)| some.contains(uid)).map(clone).collect();
         }
+        self.judge();
         let (count, complete) = (self.desired.pods.len(), self.desired.complete);
         self.note(|| format!("{count} manifests read, complete: {complete}"));
+    }
+
+    /// What the node says to pods that want its label.
+    pub fn judge(&mut self) {
+        let refusal = || Refusal { reason: "NodeAffinity".to_owned(), message: "no such label".to_owned() };
+        let labelled = self.labelled;
+        for pod in self.desired.pods.values_mut().chain(self.manifests.values_mut()) {
+            let wants = pod.identity.uid.as_str() == "p0-v1";
+            pod.refused = (wants && !labelled).then(refusal);
+        }
     }
 
     pub fn advance(&mut self, by: Duration) {
@@ -316,6 +342,7 @@ fn clone((uid, pod): (&PodUid, &Pod)) -> (PodUid, Pod) {
 
 fn sandbox_spec(pod: &Pod, attempt: u32) -> SandboxSpec {
     let mut spec = SandboxSpec { pod: pod.identity.clone(), attempt, ..SandboxSpec::default() };
+    spec.annotations.insert(CLAIM.to_owned(), pod.claim.to_string());
     if pod.host_network {
         spec.security.namespaces.network = NamespaceMode::Node;
     }

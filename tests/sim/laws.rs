@@ -11,6 +11,7 @@ use podstead_runtime::{
 
 use crate::driver::{Host, OURS};
 use crate::order::{Order, PROBE_GRACE, SIDECAR};
+use crate::room::Rooms;
 
 /// A broken law, in words.
 pub type Broken = String;
@@ -30,6 +31,7 @@ pub struct Laws {
     failed: BTreeMap<FailureKey, (Time, Duration)>,
     sandbox_made: BTreeMap<PodUid, Time>,
     pub order: Order,
+    pub rooms: Rooms,
     pub seen: Counts,
 }
 
@@ -53,6 +55,8 @@ pub struct Counts {
     pub restarts: u32,
     pub stops: u32,
     pub forced: u32,
+    pub refused: u32,
+    pub preempted: u32,
 }
 
 /// Who did what the events tell of.
@@ -78,6 +82,8 @@ impl Laws {
     ) -> Result<(), Broken> {
         let now = world.now;
         self.order.begins(step, desired, seen, now)?;
+        self.rooms.tears_down(step);
+        self.rooms.begins(step, others, desired, world, &self.ghosts.sandboxes)?;
         let (action, uid) = (&step.action, step.action.uid());
         if let Some(other) = others.iter().find(|other| clash(action, other)) {
             return Err(format!("two jobs at once: {action} and {other}"));
@@ -111,7 +117,7 @@ impl Laws {
         if matches!(action, Action::StopContainer { grace, .. } if *grace < Duration::from_secs(2)) {
             return Err(format!("no grace: {action}"));
         }
-        if removes && matches!(step.because, Reason::PodGone | Reason::StartsAfresh) {
+        if removes && matches!(step.because, Reason::PodGone | Reason::StartsAfresh | Reason::Preempted) {
             self.leaving.insert(uid.clone());
         }
         Ok(())
@@ -152,6 +158,7 @@ impl Laws {
     pub fn agent_died(&mut self) {
         self.leaving.clear();
         self.order.agent_died();
+        self.rooms.agent_died();
         self.made.clear();
         self.failed.clear();
     }

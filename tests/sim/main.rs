@@ -6,6 +6,7 @@ mod driver;
 mod laws;
 mod order;
 mod rng;
+mod room;
 mod satisfied;
 mod storm;
 
@@ -32,10 +33,13 @@ fn the_laws_hold_in_every_storm() {
                 seen.restarts += counts.restarts;
                 seen.stops += counts.stops;
                 seen.forced += counts.forced;
+                seen.refused += counts.refused;
+                seen.preempted += counts.preempted;
             }
             Err(broken) => panic!("{broken}"),
         }
     }
     println!("{seen:?}");
+    assert!(seen.refused > 0 && seen.preempted > 0, "there is room for all: {seen:?}");
     assert!(seen.restarts > 0 && seen.stops > 0 && seen.sandboxes > 0, "the storm does not blow: {seen:?}");
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use podstead::plan::{ContainerPlan, Desired, Pod, Probed, Probes, RestartPolicy, RestartRule, Role};
+use podstead::plan::{
+    ContainerPlan, Desired, HostPort, Pod, Probed, Probes, Qos, Rank, RestartPolicy, RestartRule, Role, Room,
+};
 use podstead_runtime::{ContainerState, PodIdentity, PodUid, SandboxState};
 
 use crate::driver::{OURS, Sim, Weather};
 use crate::laws::{Broken, Counts, Who};
 use crate::order::PROBE_GRACE;
+use crate::room::may_refuse;
 use crate::satisfied::satisfied;
 
 const ROUNDS: u32 = 400;
@@ -20,7 +23,8 @@ pub fn run(seed: u64) -> Result<Counts, String> {
         let from = sim.diary.len().saturating_sub(60);
         format!("seed {seed}: {broken}\n{}", sim.diary[from..].join("\n"))
     })?;
-    Ok(sim.laws.seen)
+    let (refused, preempted) = (sim.laws.rooms.refused, sim.laws.rooms.preempted);
+    Ok(Counts { refused, preempted, ..sim.laws.seen })
 }
 
 fn live(sim: &mut Sim, foreign: &podstead_runtime::Snapshot) -> Result<(), Broken> {
@@ -61,12 +65,13 @@ fn round(sim: &mut Sim) -> Result<(), Broken> {
         }
         84..87 => happen_outside(sim)?,
         87 => probe(sim),
-        88..91 => manifests(sim),
+        88..90 => manifests(sim),
         91 if sim.rng.chance(50) => sim.restart_agent(),
         92 => {
             sim.network_down = sim.rng.chance(20);
             sim.runtime_down = sim.rng.chance(10);
         }
+        90 if sim.rng.chance(50) => room(sim),
         93 => sim.read_manifests(),
         94..99 => {
             let seconds = sim.rng.below(15);
@@ -76,6 +81,14 @@ fn round(sim: &mut Sim) -> Result<(), Broken> {
         _ => sim.advance(Duration::from_millis(50)),
     }
     Ok(())
+}
+
+/// Room comes and goes.
+fn room(sim: &mut Sim) {
+    let mut of = |amounts: &[i64]| sim.rng.pick(amounts).unwrap_or(0);
+    let all = [("pods", of(&[2, 3, 4])), ("cpu", of(&[800, 1200, 1800, 2600])), ("memory", of(&[100, 150, 250]))];
+    sim.room = Room(all.map(|(resource, amount)| (resource.to_owned(), amount)).into());
+    sim.note(|| format!("there is now {all:?}"));
 }
 
 /// Crashes, ends, losses: what nobody asked for.
@@ -174,7 +187,7 @@ fn containers_do_their_part(sim: &mut Sim) -> bool {
 
 /// Manifests appear, change, go, and come back.
 fn manifests(sim: &mut Sim) {
-    let name = sim.rng.below(3);
+    let name = sim.rng.below(4);
     let full = format!("p{name}-node");
     let there: Vec<PodUid> =
         sim.manifests.values().filter(|p| p.identity.name == full).map(|p| p.identity.uid.clone()).collect();
@@ -222,8 +235,24 @@ fn add(sim: &mut Sim, name: u64) {
         ..Pod::default()
     };
     more(&mut pod, name, version, edition);
+    claims(&mut pod, name, version);
     sim.note(|| format!("manifest {uid} edition {edition} with {count} containers"));
     sim.manifests.insert(uid, pod);
+}
+
+/// What pods take of the node, and who goes first.
+fn claims(pod: &mut Pod, name: u64, version: u64) {
+    let [cpu, memory] = [[0, 0], [400, 50], [700, 0], [900, 60]][usize::try_from(version).unwrap_or(0)];
+    let named = [("cpu", cpu), ("memory", memory)].into_iter().filter(|(_, amount)| *amount > 0);
+    pod.claim.requests = named.map(|(resource, amount)| (resource.to_owned(), amount)).collect();
+    if version == 1 && name != 2 {
+        pod.claim.ports.insert(HostPort { protocol: "TCP".into(), ip: None, port: 80 });
+    }
+    pod.rank = Rank {
+        critical: name == 3 || (name, version) == (2, 3),
+        qos: [Qos::BestEffort, Qos::Burstable, Qos::Burstable, Qos::Guaranteed][usize::try_from(version).unwrap_or(0)],
+        arrived: podstead_runtime::Time::from_secs(i64::try_from((name * 7 + version * 3) % 5).unwrap_or(0)),
+    };
 }
 
 fn container(name: &str, edition: u64) -> ContainerPlan {
@@ -276,7 +305,8 @@ fn calm(sim: &mut Sim) -> Result<(), Broken> {
     while sim.in_flight() > 0 {
         sim.land(0, Weather { fail: 0, lose: 0 })?;
     }
-    sim.desired = Desired { pods: sim.manifests.clone(), complete: true };
+    sim.desired = Desired { pods: sim.manifests.clone(), complete: true, room: Some(sim.room.clone()) };
+    sim.judge();
     for _ in 0..400 {
         sim.begin_reading();
         sim.take_reading();
@@ -310,9 +340,17 @@ fn everything_wanted_runs(sim: &Sim) -> Result<(), Broken> {
     for name in names {
         let mut why = String::new();
         let mut asking = sim.manifests.values().filter(|p| p.identity.name == *name);
-        let fits = asking.any(|pod| satisfied(&sim.world, &sim.host, pod).map_err(|w| why = w).is_ok());
-        if !fits {
-            return Err(format!("not as wanted: {why}"));
+        let as_wanted = asking.any(|pod| satisfied(&sim.world, &sim.host, pod).map_err(|w| why = w).is_ok());
+        if as_wanted {
+            continue;
+        }
+        let all: Vec<_> = sim.manifests.values().collect();
+        let mut asking = sim.manifests.values().filter(|p| p.identity.name == *name);
+        let mut left_out = String::new();
+        let refused =
+            asking.any(|pod| may_refuse(&sim.world, &sim.room, pod, &all).map_err(|w| left_out = w).is_ok());
+        if !refused {
+            return Err(format!("not as wanted: {why}; {left_out}"));
         }
     }
     let wanted = |uid: &PodUid| sim.manifests.contains_key(uid);

@@ -31,7 +31,7 @@ fn desired(restart_policy: RestartPolicy) -> Desired {
         containers: vec![container],
         ..Pod::default()
     };
-    Desired { pods: [(uid(), pod)].into(), complete: true }
+    Desired { pods: [(uid(), pod)].into(), complete: true, room: None }
 }
 
 fn sandbox(id: &str, attempt: u32, age: u64) -> Sandbox {
