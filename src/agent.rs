@@ -140,6 +140,7 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     tasks.push(tokio::spawn(publish::keep(
         Arc::clone(&runtime),
         node.clone(),
+        publish::Source::new(config),
         path,
         view.clone(),
         conditions,

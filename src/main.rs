@@ -63,6 +63,7 @@ async fn command(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Run(flags) => cli::run::run(&cli.runtime, flags).await?,
         Command::Ps(args) => cli::ps::run(&backend().await?, args).await?,
         Command::Pods(args) => cli::pods::run(&cli.runtime, args).await?,
+        Command::Node(args) => cli::node::run(&cli.runtime, args)?,
         Command::Describe(args) => cli::describe::run(&cli.runtime, args).await?,
         Command::Logs(args) => cli::logs::run(&backend().await?, args).await?,
         Command::Exec(args) => {

@@ -1,5 +1,7 @@
 //! What the agent knows, in a file of its own for the command line: `<state-dir>/agent/pods.json`. Touches that file only.
 
+mod room;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use crate::pod::files;
 use crate::reconcile::View;
 use crate::{conditions, report};
 
+pub use room::{NodeRoom, Source};
+
 /// People read it: a storm of changes is written a few times a second only.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -25,6 +29,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Published {
     /// The node's name.
     pub node: String,
+    /// What it is and has.
+    #[serde(default)]
+    pub room: NodeRoom,
     /// Pods with their status.
     pub pods: Vec<Pod>,
     /// Why the runtime could not be read at the last try.
@@ -71,6 +78,7 @@ fn dated(pods: &mut [Pod], before: &Conditions) {
 pub async fn keep<R: Runtime>(
     runtime: Arc<R>,
     mut node: report::Node,
+    source: Source,
     path: PathBuf,
     mut view: watch::Receiver<View>,
     mut conditions: Conditions,
@@ -85,8 +93,9 @@ pub async fn keep<R: Runtime>(
             let mut pods = report::pods(&view, &node);
             dated(&mut pods, &conditions);
             conditions = all_conditions(&pods);
-            serde_json::to_vec(&Published { node: node.name.clone(), pods, error: view.error.clone() })
-                .unwrap_or_default()
+            let room = source.look(&view.plan);
+            let (node, error) = (node.name.clone(), view.error.clone());
+            serde_json::to_vec(&Published { node, room, pods, error }).unwrap_or_default()
         };
         if bytes != last {
             let (path, copy) = (path.clone(), bytes.clone());

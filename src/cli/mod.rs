@@ -7,6 +7,7 @@ mod follow;
 pub mod images;
 pub mod inspect;
 pub mod logs;
+pub mod node;
 pub mod output;
 pub mod pods;
 pub mod progress;
@@ -49,6 +50,8 @@ pub enum Command {
     Ps(ps::Args),
     /// List pods
     Pods(pods::Args),
+    /// Show what the node has and what pods take of it
+    Node(node::Args),
     /// Show all about a pod, and what happened to it
     Describe(describe::Args),
     /// Print a container's log

@@ -47,7 +47,8 @@ pub(super) async fn known(flags: &RuntimeFlags) -> anyhow::Result<(String, Vec<P
     }
 }
 
-fn published(flags: &RuntimeFlags) -> Option<Published> {
+/// What a running agent says; `None` without one.
+pub(super) fn published(flags: &RuntimeFlags) -> Option<Published> {
     let text = std::fs::read(agent::published_path(&flags.state_dir)).ok()?;
     agent::is_running(&flags.state_dir).then(|| serde_json::from_slice(&text).ok())?
 }
@@ -113,10 +114,22 @@ fn init_word(pod: &Pod) -> Option<String> {
     None
 }
 
+/// Whether the node does not take the pod, and nothing of it was made.
+fn refused(pod: &Pod) -> bool {
+    let status = pod.status.clone().unwrap_or_default();
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let none_made = all.into_iter().all(|c| c.container_id.is_none());
+    none_made && status.reason.is_some_and(|reason| !reason.is_empty())
+}
+
 /// kubectl's STATUS column: a waiting or terminated container's reason before the phase.
 fn word(pod: &Pod, containers: &[ContainerStatus]) -> String {
     if pod.metadata.deletion_timestamp.is_some() {
         return "Terminating".to_owned();
+    }
+    let of_pod = pod.status.as_ref().and_then(|s| s.reason.clone());
+    if let Some(reason) = of_pod.filter(|_| refused(pod)) {
+        return reason;
     }
     if let Some(word) = init_word(pod) {
         return word;

@@ -51,7 +51,12 @@ pub struct NodeFlags {
     #[arg(long, value_name = "AMOUNTS", value_delimiter = ',')]
     pub system_reserved: Vec<String>,
     /// What must stay free is not for pods: memory.available<100Mi,nodefs.available<10%
-    #[arg(long, value_name = "THRESHOLDS", value_delimiter = ',', default_value = "memory.available<100Mi,nodefs.available<10%")]
+    #[arg(
+        long,
+        value_name = "THRESHOLDS",
+        value_delimiter = ',',
+        default_value = "memory.available<100Mi,nodefs.available<10%"
+    )]
     pub eviction_hard: Vec<String>,
     /// Labels of this node besides its own, for nodeSelector and nodeAffinity: key=value,...
     #[arg(long, value_name = "LABELS", value_delimiter = ',')]
@@ -156,11 +161,17 @@ fn reserved(flag: &str, texts: &[String]) -> Result<Amounts, ConfigError> {
             return Err(bad(flag, &format!("{text:?} is not of the form cpu=200m")));
         };
         if !["cpu", "memory", "ephemeral-storage", "pid"].contains(&resource) {
-            return Err(bad(flag, &format!("cannot reserve {resource:?}; cpu, memory, ephemeral-storage and pid can be")));
+            return Err(bad(
+                flag,
+                &format!("cannot reserve {resource:?}; cpu, memory, ephemeral-storage and pid can be"),
+            ));
         }
         let amount: Amount = value.parse().map_err(|error| bad(flag, &format!("{resource}: {error}")))?;
         if amount.nano() < 0 {
-            return Err(bad(flag, &format!("resource quantity for {resource:?} cannot be negative: {value}")));
+            return Err(bad(
+                flag,
+                &format!("resource quantity for {resource:?} cannot be negative: {value}"),
+            ));
         }
         let amount = if resource == "cpu" { amount.thousandths() } else { amount.whole() };
         if all.insert(resource.to_owned(), amount).is_some() {
@@ -205,7 +216,10 @@ mod tests {
     fn without_flags_a_node_keeps_back_what_a_kubelet_does() {
         assert_eq!(flags("").reservations().unwrap(), Reservations::default());
         let labels = flags("").labels("n1").unwrap();
-        assert_eq!((labels["kubernetes.io/hostname"].as_str(), labels["kubernetes.io/os"].as_str()), ("n1", "linux"));
+        assert_eq!(
+            (labels["kubernetes.io/hostname"].as_str(), labels["kubernetes.io/os"].as_str()),
+            ("n1", "linux")
+        );
         assert_eq!(labels["kubernetes.io/arch"], labels["beta.kubernetes.io/arch"]);
         assert_eq!(labels.len(), 5);
     }
@@ -224,7 +238,8 @@ mod tests {
 
     #[test]
     fn labels_are_added_and_those_of_kubernetes_are_its_own() {
-        let given = "--node-labels disk=ssd,node.kubernetes.io/zone=a --node-labels kubernetes.io/hostname=other";
+        let given =
+            "--node-labels disk=ssd,node.kubernetes.io/zone=a --node-labels kubernetes.io/hostname=other";
         let labels = flags(given).labels("n1").unwrap();
         assert_eq!((labels["disk"].as_str(), labels["node.kubernetes.io/zone"].as_str()), ("ssd", "a"));
         assert_eq!(labels["kubernetes.io/hostname"], "other");

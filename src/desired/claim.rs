@@ -83,7 +83,11 @@ mod tests {
             ("priorityClassName: high", false),
             ("restartPolicy: Always", false),
         ] {
-            assert_eq!(rank(&pod(&format!("spec: {{{spec}, containers: [{{name: c}}]}}"))).critical, critical, "{spec}");
+            assert_eq!(
+                rank(&pod(&format!("spec: {{{spec}, containers: [{{name: c}}]}}"))).critical,
+                critical,
+                "{spec}"
+            );
         }
     }
 

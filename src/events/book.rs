@@ -154,7 +154,7 @@ mod tests {
             pod: pod.into(),
             container: None,
             kind: Type::Normal,
-            reason,
+            reason: reason.into(),
             message: message.to_owned(),
         }
     }

@@ -91,7 +91,7 @@ mod tests {
             pod: "p".into(),
             container: Some("c".into()),
             kind: Type::Warning,
-            reason: "BackOff",
+            reason: "BackOff".into(),
             message: message.to_owned(),
         }
     }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
 use super::admit_env as env;
 use super::admit_life;
 use super::admit_names;
+use super::admit_node;
 use super::admit_parts as parts;
 use super::admit_probes;
 use super::admit_security as security;
@@ -124,6 +125,7 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
         report.add("spec.terminationGracePeriodSeconds", "must not be negative");
     }
     admit_names::names(spec, report);
+    admit_node::node(spec, report);
     let known = volumes::volumes(spec, report);
     volumes::fs_group(spec, report);
     if spec.containers.is_empty() {

@@ -7,6 +7,7 @@ mod admit;
 mod admit_env;
 mod admit_life;
 mod admit_names;
+mod admit_node;
 mod admit_parts;
 mod admit_probes;
 mod admit_security;

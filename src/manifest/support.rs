@@ -341,7 +341,48 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.hostNetwork", Supported),
     ("spec.activeDeadlineSeconds", Supported),
     ("spec.affinity", Parts),
-    ("spec.affinity.nodeAffinity", NotYet("matching the node's labels")),
+    ("spec.affinity.nodeAffinity", Parts),
+    (
+        "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution",
+        NoEffect("preferences between nodes are over: a static pod's node is given"),
+    ),
+    ("spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution", Supported),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].key",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].operator",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].values",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields[].key",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields[].operator",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields[].values",
+        Supported,
+    ),
     ("spec.affinity.podAffinity", NoEffect(SCHEDULING)),
     ("spec.affinity.podAntiAffinity", NoEffect(SCHEDULING)),
     ("spec.automountServiceAccountToken", NoEffect("a static pod has no service account")),
@@ -366,13 +407,18 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.imagePullSecrets", MayNotReference("secrets")),
     ("spec.initContainers", Supported),
     ("spec.nodeName", NoEffect("overwritten with this node's name")),
-    ("spec.nodeSelector", NotYet("matching the node's labels")),
+    ("spec.nodeSelector", Supported),
     ("spec.os", Parts),
-    ("spec.os.name", NotYetUnless(&["linux"], "operating systems other than Linux")),
+    ("spec.os.name", Supported),
     ("spec.overhead", NotYet("pod overhead")),
     ("spec.preemptionPolicy", NoEffect(SCHEDULING)),
-    ("spec.priority", NoEffect("pods do not compete for a place on the node")),
-    ("spec.priorityClassName", NoEffect("kept; only `system-node-critical` is known without an API server")),
+    ("spec.priority", Supported),
+    (
+        "spec.priorityClassName",
+        NoEffect(
+            "but for `system-node-critical` and `system-cluster-critical`: other classes are an API server's",
+        ),
+    ),
     ("spec.readinessGates", NotYet("readiness gates")),
     ("spec.resourceClaims", MayNotReference("resourceclaims")),
     ("spec.resources", NotYetUnless(EMPTY, "resources of the pod as a whole")),

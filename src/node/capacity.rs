@@ -66,7 +66,8 @@ impl Default for Reservations {
 impl Reservations {
     /// What is left for pods.
     pub fn allocatable(&self, capacity: &Amounts) -> Amounts {
-        let pools: i64 = capacity.iter().filter(|(name, _)| name.starts_with(HUGEPAGES)).map(|(_, n)| *n).sum();
+        let pools: i64 =
+            capacity.iter().filter(|(name, _)| name.starts_with(HUGEPAGES)).map(|(_, n)| *n).sum();
         let left = |(name, amount): (&String, &i64)| {
             let free = match name.as_str() {
                 // Pages of the pools are no ordinary memory any more.

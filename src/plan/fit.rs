@@ -44,7 +44,10 @@ pub(super) struct Holder<'a> {
 impl Holder<'_> {
     /// Whether a critical pod may have its place.
     pub fn may_go(&self) -> bool {
-        self.stays && self.wanted && !self.reserved && (!self.rank.critical || planted(Mutant::CriticalPreempted))
+        self.stays
+            && self.wanted
+            && !self.reserved
+            && (!self.rank.critical || planted(Mutant::CriticalPreempted))
     }
 }
 
@@ -108,7 +111,7 @@ impl<'a> Court<'a> {
         }
         waiting.sort_by(|a, b| {
             let first = |h: &Holder<'_>| !h.rank.critical && !planted(Mutant::CriticalLast);
-            let then = |h: &Holder<'a>| (h.rank.arrived, h.uid);
+            let then = |h: &Holder<'a>| (h.rank.arrived, h.full_name.clone(), h.uid);
             first(a).cmp(&first(b)).then_with(|| then(a).cmp(&then(b)))
         });
         let mut next = 0;
@@ -167,7 +170,11 @@ impl<'a> Court<'a> {
         let given = self.known.placed.contains_key(uid) && !planted(Mutant::PlaceForgotten);
         match pod {
             _ if uses && !planted(Mutant::RunningNotCounted) => true,
-            Some(pod) if stays => given && pod.refused.is_none() && self.wants(uid, pod, view),
+            // What was taken down and comes back asks anew.
+            Some(pod) if stays => {
+                let again = self.known.leaving.contains(uid) && !planted(Mutant::PlaceSurvivesItsPod);
+                given && !again && pod.refused.is_none() && self.wants(uid, pod, view)
+            }
             _ => given && view.there() && !planted(Mutant::LeavingNotCounted),
         }
     }
@@ -182,8 +189,11 @@ impl<'a> Court<'a> {
     ) -> Result<(), Refusal> {
         // It has the place of its predecessor, for whose end it waits in any case.
         let beside = |h: &&Holder<'_>| h.stays || h.full_name != pod.full_name;
-        if holders.iter().filter(beside).any(|h| h.claim.conflicts(&pod.claim)) && !planted(Mutant::PortsIgnored) {
-            let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        if holders.iter().filter(beside).any(|h| h.claim.conflicts(&pod.claim))
+            && !planted(Mutant::PortsIgnored)
+        {
+            let message =
+                "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
             return Err(Refusal { reason: "NodePorts".to_owned(), message: message.to_owned() });
         }
         let Some(room) = &self.desired.room else { return Ok(()) };

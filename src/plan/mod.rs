@@ -54,7 +54,7 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
         let mut draft = Draft::new(uid, &full_name, observed, known, now);
         draft.refusal = places.refused.remove(uid);
         let there = view.there();
-        let leaving = known.leaving.contains(uid) && !planted(Mutant::LeavingForgotten);
+        let leaving = there && known.leaving.contains(uid) && !planted(Mutant::LeavingForgotten);
         let out = match pod {
             None => Some(Reason::PodGone),
             Some(_) if places.preempted.contains(uid) => Some(Reason::Preempted),

@@ -63,6 +63,7 @@ mutants! {
     RunningNotCounted
     LeavingNotCounted
     PlaceForgotten
+    PlaceSurvivesItsPod
     CriticalLast
     CriticalPreempted
     BestPreemptedFirst

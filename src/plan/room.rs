@@ -161,8 +161,11 @@ mod tests {
 
     #[test]
     fn a_claim_is_read_as_it_was_written() {
-        for text in ["", "cpu=500 memory=67108864 port=TCP/8080 port=UDP/10.0.0.1/53 port=UDP/fd00::1/53", "port=TCP/1"]
-        {
+        for text in [
+            "",
+            "cpu=500 memory=67108864 port=TCP/8080 port=UDP/10.0.0.1/53 port=UDP/fd00::1/53",
+            "port=TCP/1",
+        ] {
             assert_eq!(text.parse::<Claim>().unwrap().to_string(), text);
         }
         for bad in ["cpu", "cpu=x", "port=80", "port=TCP/x", "port=TCP/a/80", "port=TCP/70000"] {

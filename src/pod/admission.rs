@@ -30,7 +30,8 @@ pub fn admit(node: &NodeFacts, pod: &Pod) -> Result<(), Rejected> {
 fn system(pod: &Pod, spec: &PodSpec) -> Result<(), Rejected> {
     let label = pod.metadata.labels.as_ref().and_then(|all| all.get("kubernetes.io/os"));
     if label.is_some_and(|os| os != "linux") {
-        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".to_owned();
+        let message =
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".to_owned();
         return Err(Rejected { reason: "PodOSSelectorNodeLabelDoesNotMatch", message });
     }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
@@ -44,7 +45,8 @@ fn affinity(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
     if selector::wants(spec, &node.node_name, &node.labels) {
         return Ok(());
     }
-    let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
+    let message =
+        "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
     Err(Rejected { reason: "NodeAffinity", message })
 }
 
@@ -151,7 +153,8 @@ mod tests {
         let words = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         assert_eq!(admitted(&node, "os: {name: windows}"), Err(("PodOSNotSupported", words)));
         assert_eq!(admitted(&node, "os: {name: linux}"), Ok(()));
-        let words = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
+        let words =
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
         assert_eq!(admitted(&node, "nodeSelector: {disk: ssd}"), Err(("NodeAffinity", words)));
         node.labels.insert("disk".to_owned(), "ssd".to_owned());
         assert_eq!(admitted(&node, "nodeSelector: {disk: ssd}"), Ok(()));

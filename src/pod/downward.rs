@@ -157,7 +157,7 @@ pub fn resource(
             let limit = |table: Option<&BTreeMap<_, _>>| read(table, name).filter(|a| a.nano() > 0);
             let pods = || limit(spec.resources.as_ref().and_then(|r| r.limits.as_ref()));
             let nano = limit(own.and_then(|r| r.limits.as_ref())).or_else(pods).map(Amount::nano);
-            nano.unwrap_or_else(|| capacity(node, name))
+            nano.unwrap_or_else(|| allocatable(node, name))
         }
         _ => read(own.and_then(|r| r.requests.as_ref()), name).map_or(0, Amount::nano),
     };
@@ -181,14 +181,10 @@ fn read(table: Option<&Quantities>, name: &str) -> Option<Amount> {
     table?.get(name)?.0.parse().ok()
 }
 
-/// What the node has, in 10^-9 units.
-fn capacity(node: &NodeFacts, name: &str) -> i128 {
-    match name {
-        "cpu" => i128::from(node.cpu_capacity) * (NANO / 1000),
-        "memory" => i128::from(node.memory_capacity) * NANO,
-        "ephemeral-storage" => i128::from(node.storage_capacity) * NANO,
-        _ => 0,
-    }
+/// What the node has for pods, in 10^-9 units.
+fn allocatable(node: &NodeFacts, name: &str) -> i128 {
+    let unit = if name == "cpu" { NANO / 1000 } else { NANO };
+    i128::from(node.allocatable(name)) * unit
 }
 
 /// Labels or annotations as the lines of a file: `key="value"`, quoted as Go quotes.
@@ -334,7 +330,7 @@ mod tests {
             ("requests.memory", "1M", "2"),
             ("requests.memory", "1Mi", "1"),
             ("limits.memory", "1Gi", "8"),
-            ("limits.ephemeral-storage", "", "100"),
+            ("limits.ephemeral-storage", "", "90"),
             ("requests.ephemeral-storage", "1", "0"),
             ("limits.hugepages-2Mi", "1Mi", "4"),
             ("requests.hugepages-2Mi", "1Mi", "0"),

@@ -61,3 +61,16 @@ pub struct NodeFacts {
     /// What decides about security besides.
     pub security: security::Facts,
 }
+
+impl NodeFacts {
+    /// What pods may have together of `cpu` (thousandths), `memory` or `ephemeral-storage` (bytes).
+    pub fn allocatable(&self, resource: &str) -> i64 {
+        let all = [
+            ("cpu", self.cpu_capacity),
+            ("memory", self.memory_capacity),
+            ("ephemeral-storage", self.storage_capacity),
+        ];
+        let all = all.map(|(name, amount)| (name.to_owned(), amount)).into();
+        self.reserved.allocatable(&all).get(resource).copied().unwrap_or(0)
+    }
+}

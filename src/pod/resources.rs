@@ -163,9 +163,8 @@ fn most(spec: &PodSpec, of: impl Fn(&Container) -> Option<i64>) -> Option<i64> {
 /// What the pod asks of the node at any time, in the node's units (`cpu` in thousandths, all else whole): the resources that
 /// a node has by itself. Of others it has none to give, and a kubelet passes over them (`kubelet-static-pods.md 5.5`).
 pub fn requests(spec: &PodSpec) -> BTreeMap<String, i64> {
-    let native = |name: &str| {
-        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
-    };
+    let native =
+        |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
     let of = |container: &Container, name: &str| {
         let text = container.resources.as_ref().and_then(|r| r.requests.as_ref()?.get(name));
         let amount = text.and_then(|text| text.0.parse::<Amount>().ok());
@@ -230,7 +229,8 @@ mod tests {
             let requests = format!("requests: {{cpu: {cpu}, memory: {memory}, example.com/gpu: 1}}");
             serde_yaml::from_str(&format!("{{name: c, {more} resources: {{{requests}}}}}")).unwrap()
         };
-        let mut spec = PodSpec { containers: vec![one("", "100m", "1Mi"), one("", "1", "2Mi")], ..PodSpec::default() };
+        let mut spec =
+            PodSpec { containers: vec![one("", "100m", "1Mi"), one("", "1", "2Mi")], ..PodSpec::default() };
         let asked = |spec: &PodSpec| requests(spec).into_iter().map(|(_, n)| n).collect::<Vec<_>>();
         assert_eq!(requests(&spec), [("cpu".to_owned(), 1100), ("memory".to_owned(), 3 << 20)].into());
         spec.init_containers = Some(vec![one("restartPolicy: Always,", "50m", "1Mi"), one("", "1", "9Mi")]);

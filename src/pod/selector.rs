@@ -83,7 +83,11 @@ mod tests {
             ("key: disk, operator: Gt, values: [\"1\"]", false),
             ("key: gpu, operator: Lt, values: [\"1\"]", false),
         ] {
-            assert_eq!(required(&format!("{{matchExpressions: [{{{requirement}}}]}}")), holds, "{requirement}");
+            assert_eq!(
+                required(&format!("{{matchExpressions: [{{{requirement}}}]}}")),
+                holds,
+                "{requirement}"
+            );
         }
     }
 

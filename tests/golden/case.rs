@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use podstead::plan::backoff::BACKOFF;
 use podstead::plan::{
-    Action, CLAIM, Claim, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, Probed, Probes,
-    Qos, Rank, Refusal, RestartPolicy, RestartRule, Role, Room, Verb,
+    Action, CLAIM, Claim, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, Probed,
+    Probes, Qos, Rank, Refusal, RestartPolicy, RestartRule, Role, Room, Verb,
 };
 use podstead_runtime::{
     Container, ContainerState, PodIdentity, PodUid, Retry, Sandbox, SandboxState, Snapshot, Time, labels,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use podstead::plan::{
-    self, Action, CLAIM, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Probed, Reading, Refusal, Room, Verb,
+    self, Action, CLAIM, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Probed, Reading, Refusal, Room,
+    Verb,
 };
 use podstead_fake::World;
 use podstead_runtime::{

@@ -71,7 +71,9 @@ impl Rooms {
         }
         let room = self.given.get(uid).cloned().unwrap_or_default();
         match ALL.iter().find(|r| !enough(&room, r, &used, &pod.claim)) {
-            Some(resource) => Err(format!("{uid} begins without room: {resource} of {room:?} beside {used:?}")),
+            Some(resource) => {
+                Err(format!("{uid} begins without room: {resource} of {room:?} beside {used:?}"))
+            }
             None => Ok(()),
         }
     }
@@ -165,7 +167,10 @@ impl Rooms {
 
     /// What is taken down whole has no place any more.
     pub fn tears_down(&mut self, step: &Step) {
-        if matches!(step.because, Reason::PodGone | Reason::StartsAfresh | Reason::NameTaken | Reason::Preempted) {
+        if matches!(
+            step.because,
+            Reason::PodGone | Reason::StartsAfresh | Reason::NameTaken | Reason::Preempted
+        ) {
             self.placed.remove(step.action.uid());
         }
     }
@@ -202,7 +207,10 @@ pub fn may_refuse(world: &World, room: &Room, pod: &Pod, all: &[&Pod]) -> Result
     }
     let used: Vec<Claim> = snapshot.sandboxes.iter().filter(there).filter(staying).map(of).collect();
     if ALL.iter().all(|r| enough(room, r, &used, &pod.claim)) {
-        return Err(format!("{uid} is left out although there is room: {:?} in {room:?} beside {used:?}", pod.claim));
+        return Err(format!(
+            "{uid} is left out although there is room: {:?} in {room:?} beside {used:?}",
+            pod.claim
+        ));
     }
     Ok(())
 }

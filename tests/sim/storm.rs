@@ -86,7 +86,8 @@ fn round(sim: &mut Sim) -> Result<(), Broken> {
 /// Room comes and goes.
 fn room(sim: &mut Sim) {
     let mut of = |amounts: &[i64]| sim.rng.pick(amounts).unwrap_or(0);
-    let all = [("pods", of(&[2, 3, 4])), ("cpu", of(&[800, 1200, 1800, 2600])), ("memory", of(&[100, 150, 250]))];
+    let all =
+        [("pods", of(&[2, 3, 4])), ("cpu", of(&[800, 1200, 1800, 2600])), ("memory", of(&[100, 150, 250]))];
     sim.room = Room(all.map(|(resource, amount)| (resource.to_owned(), amount)).into());
     sim.note(|| format!("there is now {all:?}"));
 }
@@ -250,7 +251,8 @@ fn claims(pod: &mut Pod, name: u64, version: u64) {
     }
     pod.rank = Rank {
         critical: name == 3 || (name, version) == (2, 3),
-        qos: [Qos::BestEffort, Qos::Burstable, Qos::Burstable, Qos::Guaranteed][usize::try_from(version).unwrap_or(0)],
+        qos: [Qos::BestEffort, Qos::Burstable, Qos::Burstable, Qos::Guaranteed]
+            [usize::try_from(version).unwrap_or(0)],
         arrived: podstead_runtime::Time::from_secs(i64::try_from((name * 7 + version * 3) % 5).unwrap_or(0)),
     };
 }

@@ -142,7 +142,7 @@ fn medium(node: &NodeFacts, spec: &PodSpec, empty: &EmptyDirVolumeSource) -> Med
     let own = given.map(Amount::whole).and_then(positive);
     match empty.medium.as_deref().unwrap_or_default() {
         "Memory" => {
-            let others = [positive(node.memory_capacity), positive(resources::pod(spec).memory_limit)];
+            let others = [positive(node.allocatable("memory")), positive(resources::pod(spec).memory_limit)];
             Medium::Memory { size: others.into_iter().chain([own]).flatten().min() }
         }
         medium if medium.starts_with(HUGE_PAGES) => {
@@ -225,11 +225,11 @@ mod tests {
         let limited =
             "[{name: a, resources: {limits: {memory: 1Gi}}}, {name: b, resources: {limits: {memory: 1Gi}}}]";
         for (empty, containers, size) in [
-            ("{medium: Memory}", "[{name: a}]", 8 << 30),
+            ("{medium: Memory}", "[{name: a}]", (8 << 30) - (100 << 20)),
             ("{medium: Memory}", limited, 2 << 30),
             ("{medium: Memory, sizeLimit: 3Gi}", limited, 2 << 30),
             ("{medium: Memory, sizeLimit: 1Mi}", limited, 1 << 20),
-            ("{medium: Memory, sizeLimit: 0}", "[{name: a}]", 8 << 30),
+            ("{medium: Memory, sizeLimit: 0}", "[{name: a}]", (8 << 30) - (100 << 20)),
         ] {
             assert_eq!(on(empty, containers), Medium::Memory { size: Some(size) }, "{empty} {containers}");
         }

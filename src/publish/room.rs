@@ -1,0 +1,91 @@
+//! The node as pods see it, for the command line. Reads the machine's capacity, and touches nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::node::capacity::{Amounts, Reservations, quantity};
+use crate::plan::{PODS, Plan};
+
+/// What a node is and has, amounts as Kubernetes writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeRoom {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// All there is.
+    pub capacity: BTreeMap<String, String>,
+    /// What pods may have together.
+    pub allocatable: BTreeMap<String, String>,
+    /// What those that have a place have asked for.
+    pub requested: BTreeMap<String, String>,
+}
+
+/// What it is told from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    name: String,
+    labels: BTreeMap<String, String>,
+    reserved: Reservations,
+    root_dir: PathBuf,
+}
+
+impl Source {
+    /// Of the node with this configuration.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            name: config.node_name.clone(),
+            labels: config.labels.clone(),
+            reserved: config.reserved.clone(),
+            root_dir: config.root_dir.clone(),
+        }
+    }
+
+    /// As it is now, with the pods that this plan has given a place.
+    pub fn look(&self, plan: &Plan) -> NodeRoom {
+        let capacity = self.reserved.capacity(&self.root_dir);
+        let allocatable = self.reserved.allocatable(&capacity);
+        let of = |resource: &String| {
+            let claims = plan.placed.values().map(|claim| claim.of(resource));
+            (resource.clone(), claims.fold(0_i64, i64::saturating_add))
+        };
+        let pods = PODS.to_owned();
+        let requested = allocatable.keys().chain([&pods]).map(of).collect();
+        NodeRoom {
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            capacity: texts(&capacity),
+            allocatable: texts(&allocatable),
+            requested: texts(&requested),
+        }
+    }
+}
+
+fn texts(amounts: &Amounts) -> BTreeMap<String, String> {
+    amounts.iter().map(|(resource, amount)| (resource.clone(), quantity(resource, *amount))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pods_with_a_place_ask_for_is_added_up() {
+        let source = Source {
+            name: "n".into(),
+            labels: BTreeMap::new(),
+            reserved: Reservations { max_pods: 3, ..Reservations::default() },
+            root_dir: "/".into(),
+        };
+        let claim = |text: &str| text.parse().unwrap();
+        let placed = [("a".into(), claim("cpu=500")), ("b".into(), claim("cpu=750 memory=1024"))].into();
+        let seen = source.look(&Plan { placed, ..Plan::default() });
+        assert_eq!((seen.capacity["pods"].as_str(), seen.requested["pods"].as_str()), ("3", "2"));
+        assert_eq!((seen.requested["cpu"].as_str(), seen.requested["memory"].as_str()), ("1250m", "1Ki"));
+        assert_eq!(seen.requested["ephemeral-storage"], "0");
+    }
+}
