@@ -44,10 +44,8 @@ pub(super) struct Holder<'a> {
 impl Holder<'_> {
     /// Whether a critical pod may have its place.
     pub fn may_go(&self) -> bool {
-        self.stays
-            && self.wanted
-            && !self.reserved
-            && (!self.rank.critical || planted(Mutant::CriticalPreempted))
+        let lesser = !self.rank.critical || (planted(Mutant::CriticalPreempted) && self.there);
+        self.stays && self.wanted && !self.reserved && lesser
     }
 }
 

@@ -17,6 +17,7 @@ pub mod mutant;
 mod need;
 mod reason;
 mod room;
+mod round;
 mod sandbox;
 pub mod status;
 mod teardown;

@@ -71,6 +71,10 @@ mutants! {
     EndingNotAwaited
     PreemptorDoesNotWait
     RoomNotReserved
+    RoundNeverEnds
+    RoundsOverlap
+    RoundNotPaused
+    RoundForgotten
 }
 
 /// Whether `mutant` is planted now.

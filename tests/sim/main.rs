@@ -7,6 +7,7 @@ mod laws;
 mod order;
 mod rng;
 mod room;
+mod rounds;
 mod satisfied;
 mod storm;
 
