@@ -207,6 +207,7 @@ impl<R: Runtime> Reconciler<R> {
         self.known.forget(&table, &observed);
         let now = Time::now();
         let plan = plan::plan(&table, &observed, &self.known, now);
+        self.tell_of_refusals(&table, &plan);
         self.known.planned(&plan);
         let obsolete = self.jobs.obsolete(&plan);
         for id in &obsolete {
@@ -238,6 +239,17 @@ impl<R: Runtime> Reconciler<R> {
             error: None,
         });
         wake
+    }
+
+    /// What the node does not take stands in the log once, and again with another reason.
+    fn tell_of_refusals(&self, table: &plan::Desired, plan: &Plan) {
+        for (uid, refusal) in &plan.refused {
+            let before = self.known.refused.get(uid).map(|refusal| &refusal.reason);
+            if before != Some(&refusal.reason) {
+                let pod = table.pods.get(uid).map(|pod| pod.identity.full_name());
+                tracing::warn!(pod, reason = refusal.reason, "{refusal}; it begins when this has passed");
+            }
+        }
     }
 
     fn blind(&mut self, error: &podstead_runtime::Error) -> Duration {

@@ -1,5 +1,7 @@
 //! `podstead node`: what the node has, what of it is for pods, and what they take.
 
+use std::fmt::Write as _;
+
 use anyhow::Context;
 
 use super::output::{self, Format};
@@ -38,7 +40,7 @@ fn head(node: &NodeRoom) -> String {
     let mut text = format!("Name:    {}\n", node.name);
     for (index, (key, value)) in node.labels.iter().enumerate() {
         text += if index == 0 { "Labels:  " } else { "         " };
-        text += &format!("{key}={value}\n");
+        let _ = writeln!(text, "{key}={value}");
     }
     text + "\n"
 }

@@ -407,4 +407,31 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn a_refusal_is_told_once_for_each_reason_and_so_is_a_preemption() {
+        let events = Events::default();
+        let identity = PodIdentity { name: "web-n".into(), namespace: "default".into(), uid: uid() };
+        let pod = plan::Pod { identity, ..plan::Pod::default() };
+        let desired = plan::Desired { pods: [(uid(), pod)].into(), complete: true, room: None };
+        let refused = |reason: &str, used: i64| {
+            let refusal = plan::Refusal { reason: reason.into(), message: format!("used: {used}") };
+            let wait = Wait { container: None, because: WaitReason::Refused(refusal), until: None };
+            Plan { waits: [(uid(), vec![wait])].into(), ..Plan::default() }
+        };
+        let preempted = Plan { preempted: [uid()].into(), ..Plan::default() };
+        let rounds = [refused("OutOfcpu", 1), refused("OutOfcpu", 2), refused("NodePorts", 3)];
+        for plan in rounds.into_iter().chain([preempted.clone(), preempted]) {
+            round(&events, &desired, &Observed::default(), &plan);
+        }
+        assert_eq!(
+            told(&events),
+            [
+                "Warning OutOfcpu used: 1 x1",
+                "Warning NodePorts used: 3 x1",
+                "Warning Preempting Preempted in order to admit critical pod x1",
+            ]
+        );
+        assert_eq!(events.book().pages[&uid()].name, "default/web-n");
+    }
 }

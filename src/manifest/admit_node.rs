@@ -92,7 +92,7 @@ fn match_field(requirement: &NodeSelectorRequirement, field: &str, report: &mut 
         }
         "In" | "NotIn" => {}
         other => {
-            report.add(&format!("{field}.operator"), format!("\"{other}\" is not a valid selector operator"))
+            report.add(&format!("{field}.operator"), format!("\"{other}\" is not a valid selector operator"));
         }
     }
     if requirement.key != "metadata.name" {

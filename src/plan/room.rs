@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use podstead_runtime::Time;
 use serde::{Deserialize, Serialize};
@@ -92,7 +91,7 @@ impl fmt::Display for Claim {
     }
 }
 
-impl FromStr for Claim {
+impl std::str::FromStr for Claim {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {

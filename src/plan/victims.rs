@@ -20,13 +20,13 @@ pub(super) fn choose<'p>(lacks: &[Lack], holders: &[Holder<'p>]) -> Option<Vec<P
     // The better class gives only what all of the lesser ones cannot.
     let mut chosen = Vec::new();
     if planted(Mutant::BestPreemptedFirst) {
-        chosen = closest(guaranteed.clone(), needs.clone()).unwrap_or_default();
+        chosen = closest(guaranteed.clone(), &needs).unwrap_or_default();
     }
     let lesser = [best_effort.as_slice(), burstable.as_slice()].concat();
-    chosen.extend(closest(guaranteed, left(&needs, &lesser))?);
+    chosen.extend(closest(guaranteed, &left(&needs, &lesser))?);
     let others = [best_effort.as_slice(), chosen.as_slice()].concat();
-    chosen.extend(closest(burstable, left(&needs, &others))?);
-    chosen.extend(closest(best_effort, left(&needs, &chosen))?);
+    chosen.extend(closest(burstable, &left(&needs, &others))?);
+    chosen.extend(closest(best_effort, &left(&needs, &chosen))?);
     if planted(Mutant::MoreThanNeededPreempted) {
         return Some(holders.iter().filter(|h| h.may_go()).map(|h| h.uid.clone()).collect());
     }
@@ -34,7 +34,7 @@ pub(super) fn choose<'p>(lacks: &[Lack], holders: &[Holder<'p>]) -> Option<Vec<P
 }
 
 /// Takes one after the other, each time the one that leaves least missing, until nothing is.
-fn closest<'h, 'p>(mut pods: Vec<&'h Holder<'p>>, all: Needs) -> Option<Vec<&'h Holder<'p>>> {
+fn closest<'h, 'p>(mut pods: Vec<&'h Holder<'p>>, all: &Needs) -> Option<Vec<&'h Holder<'p>>> {
     let mut chosen = Vec::new();
     let mut needs = all.clone();
     while !needs.is_empty() {
@@ -50,7 +50,7 @@ fn closest<'h, 'p>(mut pods: Vec<&'h Holder<'p>>, all: Needs) -> Option<Vec<&'h 
         needs = left(&needs, &[pod]);
         chosen.push(pod);
     }
-    spare(&mut chosen, &all);
+    spare(&mut chosen, all);
     Some(chosen)
 }
 

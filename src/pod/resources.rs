@@ -231,7 +231,7 @@ mod tests {
         };
         let mut spec =
             PodSpec { containers: vec![one("", "100m", "1Mi"), one("", "1", "2Mi")], ..PodSpec::default() };
-        let asked = |spec: &PodSpec| requests(spec).into_iter().map(|(_, n)| n).collect::<Vec<_>>();
+        let asked = |spec: &PodSpec| requests(spec).into_values().collect::<Vec<_>>();
         assert_eq!(requests(&spec), [("cpu".to_owned(), 1100), ("memory".to_owned(), 3 << 20)].into());
         spec.init_containers = Some(vec![one("restartPolicy: Always,", "50m", "1Mi"), one("", "1", "9Mi")]);
         assert_eq!(asked(&spec), [1150, 10 << 20], "an init container beside the sidecar before it");

@@ -1,11 +1,12 @@
 //! Room on the node: pods that do not fit, ports that are taken, nodes that are not wanted, critical pods; on both backends.
 
+use std::process::Command;
 use std::time::Duration;
 
 use podstead::node::facts;
 use podstead::testing::{Node, PodHandle};
 
-use crate::support::{Host, on_both, podstead};
+use crate::support::{BINARY, Host, on_both};
 
 on_both!(
     a_pod_that_does_not_fit_starts_when_another_ends,
@@ -57,6 +58,21 @@ async fn shown(node: &Node, pod: &PodHandle<'_>, reason: &str) -> (String, Strin
     told.unwrap_or_else(|_| panic!("{} is not shown with {reason}", pod.name()))
 }
 
+/// Waits until the command prints all of these words; the agent says what it knows a few times a second.
+async fn prints(node: &Node, args: &[&str], words: &[&str]) -> String {
+    let mut text = String::new();
+    for _ in 0..200 {
+        let output =
+            Command::new(BINARY).args(args).args(node.runtime_flags()).output().expect("run podstead");
+        text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if words.iter().all(|word| text.contains(word)) {
+            return text;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("podstead {args:?} does not print {words:?}: {text}");
+}
+
 async fn a_pod_that_does_not_fit_starts_when_another_ends(host: &Host) {
     let mut node = node(host).await;
     node.apply("first", &asking("first", "", "700m")).expect("apply").running().await.expect("it runs");
@@ -69,12 +85,11 @@ async fn a_pod_that_does_not_fit_starts_when_another_ends(host: &Host) {
     assert!(second.see().await.expect("see").is_none(), "nothing of it is made");
     let small = node.apply("small", &asking("small", "", "300m")).expect("apply");
     small.running().await.expect("what fits is not held up");
-    let told = podstead(&node, &["describe", second.name()]);
-    assert!(told.contains("OutOfcpu") && told.contains("Node didn't have enough resource"), "{told}");
-    let listed = podstead(&node, &["pods"]);
+    prints(&node, &["describe", second.name()], &["Warning  OutOfcpu", "Node didn't have enough resource"])
+        .await;
+    let listed = prints(&node, &["pods"], &["OutOfcpu"]).await;
     assert!(listed.lines().any(|l| l.contains(second.name()) && l.contains("OutOfcpu")), "{listed}");
-    let room = podstead(&node, &["node"]);
-    assert!(room.contains("disk=ssd"), "{room}");
+    let room = prints(&node, &["node"], &["disk=ssd", "kubernetes.io/os=linux"]).await;
     let cpu = room.lines().find(|l| l.starts_with("cpu")).expect("a row");
     assert_eq!(cpu.split_whitespace().skip(2).collect::<Vec<_>>(), ["1", "1"], "{room}");
     let before = first.container("c").await.expect("it").id;
@@ -114,8 +129,7 @@ async fn a_pod_for_another_node_is_refused_and_one_for_this_node_runs(host: &Hos
     assert_eq!(message, "Pod was rejected: Failed to admit pod as the OS field doesn't match node OS");
     for pod in [there, windows] {
         assert!(pod.see().await.expect("see").is_none(), "nothing of {} is made", pod.name());
-        let told = podstead(&node, &["describe", pod.name()]);
-        assert!(told.contains("Warning"), "an event tells of it: {told}");
+        prints(&node, &["describe", pod.name()], &["Warning", "Pod was rejected"]).await;
     }
 }
 
