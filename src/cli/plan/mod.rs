@@ -59,6 +59,8 @@ pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<ExitCode> 
         pods: pods.iter().map(|pod| (uid(pod), desired::planned(pod))).collect(),
         // An agent keeps the last good version of what it cannot read now.
         complete: !refused && !findings.iter().any(|f| matches!(f.report.state, FileState::Settling)),
+        // What there is room for depends on the agent's flags.
+        room: None,
     };
     let facts = Arc::new(NodeFacts { root_dir: flags.root_dir.clone(), ..NodeFacts::default() });
     let runtime = Backend::open(flags).await?;

@@ -151,7 +151,7 @@ mod tests {
         running(&mut observed, "gone", "u4", "h");
         let pods =
             [wanted("calm", "u1"), wanted("edited", "u2"), wanted("other", "u5"), wanted("fresh", "u6")];
-        let mut desired = Desired { pods: pods.into(), complete: true };
+        let mut desired = Desired { pods: pods.into(), complete: true, room: None };
         let all = told(&desired, &observed);
         let short: Vec<(&str, Verdict)> =
             all.iter().map(|(pod, verdict, _)| (pod.as_str(), *verdict)).collect();
