@@ -10,7 +10,8 @@ use super::{NodeFacts, security};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("Pod was rejected: {message}")]
 pub struct Rejected {
-    /// As the kubelet names it: `SysctlForbidden`, `AppArmor`, `SupplementalGroupsPolicyNotSupported`.
+    /// As the kubelet names it: `SysctlForbidden`, `AppArmor`, `SupplementalGroupsPolicyNotSupported`; and
+    /// `UserNamespacesNotSupported`, which the kubelet finds out when it makes the sandbox.
     pub reason: &'static str,
     /// For people.
     pub message: String,
@@ -21,7 +22,18 @@ pub fn admit(node: &NodeFacts, pod: &Pod) -> Result<(), Rejected> {
     let Some(spec) = &pod.spec else { return Ok(()) };
     sysctls(node, spec)?;
     apparmor(node, pod, spec)?;
-    groups(node, spec)
+    groups(node, spec)?;
+    users(node, spec)
+}
+
+/// A runtime that does not know user namespaces passes the wish over: the pod would be root on the node.
+fn users(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
+    if security::has_users(spec) && !node.security.user_namespaces {
+        let message =
+            "can't set `spec.hostUsers: false`, runtime does not support user namespaces".to_owned();
+        return Err(Rejected { reason: "UserNamespacesNotSupported", message });
+    }
+    Ok(())
 }
 
 fn sysctls(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
@@ -110,5 +122,17 @@ mod tests {
         assert_eq!(admitted(&node, asks), refused);
         node.security.strict_groups = true;
         assert_eq!(admitted(&node, asks), Ok(()));
+    }
+
+    #[test]
+    fn user_namespaces_need_a_runtime_that_can() {
+        let mut node = NodeFacts::default();
+        let words =
+            "Pod was rejected: can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+        let refused = Err(("UserNamespacesNotSupported", words.to_owned()));
+        assert_eq!(admitted(&node, "hostUsers: false"), refused);
+        assert_eq!(admitted(&node, "hostUsers: true"), Ok(()));
+        node.security.user_namespaces = true;
+        assert_eq!(admitted(&node, "hostUsers: false"), Ok(()));
     }
 }
