@@ -265,10 +265,7 @@ mod tests {
         assert!(
             refused(|m| m.image = Some(podstead_runtime::ImageVolume::default())).contains("image volume")
         );
-        assert!(
-            refused(|m| m.uid_mappings = vec![podstead_runtime::security::IdMapping::default()])
-                .contains("id-mapped")
-        );
+        assert!(refused(|m| m.uid_mappings = vec![IdMapping::default()]).contains("id-mapped"));
         assert!(refused(|m| m.source = "srv".into()).contains("not absolute"));
         for destination in
             ["", "/", "data", "/a/../b", "/dev", "/dev/", "/proc", "/proc/1", "/proc/sys/kernel"]
