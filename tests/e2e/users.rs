@@ -141,7 +141,7 @@ async fn what_a_pod_is_told_and_given_is_its_own_inside(host: &Host) {
          volumeMounts: [{{name: e, mountPath: /e}}]",
         data.display()
     );
-    let container = "ports: [{containerPort: 80, hostPort: 30777}]\n    securityContext: {runAsUser: 1000, runAsGroup: 2000}\n    \
+    let container = "ports: [{containerPort: 80, hostPort: 30777}]\n    securityContext: {runAsUser: 4711, runAsGroup: 2000}\n    \
                      volumeMounts: [{name: e, mountPath: /e}, {name: m, mountPath: /m}, {name: h, mountPath: /h}, \
                      {name: h, mountPath: /part, subPath: part}, {name: d, mountPath: /d}, {name: i, mountPath: /i}]";
     let script = "cat /e/init; id -u; id -G; echo x > /e/file; stat -c %u:%g /e/file /e /m /h/roots /etc/passwd /i/bin/sh\n\
@@ -150,18 +150,18 @@ async fn what_a_pod_is_told_and_given_is_its_own_inside(host: &Host) {
                   mkdir /tmp/www; echo hello > /tmp/www/index.html; httpd -p 80 -h /tmp/www && echo done\nexec sleep 100000";
     let pod = node.apply("given", &manifest("given", &spec, container, script)).expect("apply");
     let said = pod.logged("c", |log| log.ends_with("done\n")).await.expect("its log");
-    let expected = "init\n1000\n2000 4000\n1000:4000\n0:4000\n0:4000\n0:0\n0:0\n0:0\nread\nmemory\nout\ngiven-node\ndone\n";
+    let expected = "init\n4711\n2000 4000\n4711:4000\n0:4000\n0:4000\n0:0\n0:0\n0:0\nread\nmemory\nout\ngiven-node\ndone\n";
     assert_eq!(said, expected);
     let ip = pod.ip().await.expect("an address");
     assert!(get(ip, 80).expect("a page").contains("hello"));
     assert!(get("127.0.0.1".parse().expect("an address"), 30_777).expect("a page").contains("hello"));
-    assert!(sh(&pod, "ps | grep -c '[s]leep 100000'; id -u; id -g").await.ends_with("1\n1000\n2000\n"));
+    assert!(sh(&pod, "ps | grep -c '[s]leep 100000'; id -u; id -g").await.ends_with("1\n4711\n2000\n"));
     // What it wrote bears, on the disk, the ids that it counts.
-    let uid = one(&pod).await.pod_uid();
+    let uid = pod.container("c").await.expect("there").pod_uid();
     let volumes =
         node.config().root_dir.join("pods").join(uid.as_str()).join("volumes/kubernetes.io~empty-dir");
     let found = std::fs::metadata(volumes.join("e/file")).expect("the file");
-    assert_eq!((found.uid(), found.gid()), (1000, 4000));
+    assert_eq!((found.uid(), found.gid()), (4711, 4000));
     node.remove("given").expect("remove");
     node.empty().await.expect("nothing is left");
     assert!(data.join("roots").exists());
@@ -173,21 +173,17 @@ async fn proc_is_open_where_asked(host: &Host) {
         return;
     }
     let script = "grep -c ' /proc/' /proc/self/mountinfo; grep -c ' /sys/firmware' /proc/self/mountinfo\n\
-                  mkdir /p && mount -t proc proc /p && echo mounted; echo end";
+                  (echo 5 > /proc/sys/net/ipv4/ip_default_ttl) 2>/dev/null && echo written; echo end";
     let with =
-        |kind: &str| format!("securityContext: {{procMount: {kind}, capabilities: {{add: [SYS_ADMIN]}}}}");
+        |kind: &str| format!("securityContext: {{procMount: {kind}, capabilities: {{add: [NET_ADMIN]}}}}");
     let spec = "restartPolicy: Never";
     let masked = node.apply("masked", &manifest("masked", spec, &with("Default"), script)).expect("apply");
     let open = node.apply("open", &manifest("open", spec, &with("Unmasked"), script)).expect("apply");
     masked.exited("c").await.expect("it ends");
     open.exited("c").await.expect("it ends");
-    assert_eq!(
-        open.logs("c").await.expect("its log"),
-        "0\n0\nmounted\nend\n",
-        "another /proc can be mounted in it"
-    );
+    assert_eq!(open.logs("c").await.expect("its log"), "0\n0\nwritten\nend\n", "the pod's own parameters");
     let said = masked.logs("c").await.expect("its log");
-    assert!(!said.starts_with("0\n") && !said.contains("mounted"), "{said}");
+    assert!(!said.starts_with("0\n") && !said.contains("written"), "{said}");
 }
 
 async fn a_file_system_that_cannot_map_ids_is_said(host: &Host) {
