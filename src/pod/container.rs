@@ -152,6 +152,8 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
 
 #[cfg(test)]
 mod tests {
+    use podstead_runtime::security::IdMapping;
+
     use super::*;
 
     #[test]
@@ -232,5 +234,25 @@ mod tests {
         let error = container_spec(&NodeFacts::default(), &Pod::default(), &container, &Instance::default())
             .unwrap_err();
         assert_eq!(error.to_string(), "cannot find volume \"data\" to mount into container \"c\"");
+    }
+
+    #[test]
+    fn in_a_user_namespace_all_that_is_mounted_bears_its_ids() {
+        let text = "metadata: {uid: u1}\nspec:\n  hostUsers: false\n  volumes: [{name: v, emptyDir: {}}, {name: i, image: {reference: x}}]\n  \
+                    containers:\n  - {name: c, image: x, volumeMounts: [{name: v, mountPath: /v}, {name: i, mountPath: /i}]}";
+        let pod: Pod = serde_yaml::from_str(text).unwrap();
+        let ids = vec![IdMapping { container_id: 0, host_id: 131_072, length: 65_536 }];
+        let users = Some(UserNamespace { uids: ids.clone(), gids: ids.clone() });
+        let (hosts_file, message_file) = (Some("/h".into()), Some("/m".into()));
+        let instance = Instance { users: users.clone(), hosts_file, message_file, ..Instance::default() };
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let spec = container_spec(&NodeFacts::default(), &pod, container, &instance).unwrap();
+        assert_eq!((spec.mounts.len(), &spec.security.namespaces.user), (4, &users));
+        assert!(spec.mounts.iter().all(|m| (&m.uid_mappings, &m.gid_mappings) == (&ids, &ids)));
+        let plain = Instance { users: None, ..instance };
+        let spec = container_spec(&NodeFacts::default(), &pod, container, &plain).unwrap();
+        assert!(
+            spec.mounts.iter().all(|m| m.uid_mappings.is_empty()) && spec.security.namespaces.user.is_none()
+        );
     }
 }

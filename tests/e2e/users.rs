@@ -17,6 +17,7 @@ on_both!(
     ids_are_kept_over_killed_agents_and_restarts_and_freed_with_the_pod,
     what_a_pod_is_told_and_given_is_its_own_inside,
     proc_is_open_where_asked,
+    a_privileged_container_is_root_of_its_pod_only,
     a_file_system_that_cannot_map_ids_is_said,
 );
 
@@ -146,11 +147,11 @@ async fn what_a_pod_is_told_and_given_is_its_own_inside(host: &Host) {
                      {name: h, mountPath: /part, subPath: part}, {name: d, mountPath: /d}, {name: i, mountPath: /i}]";
     let script = "cat /e/init; id -u; id -G; echo x > /e/file; stat -c %u:%g /e/file /e /m /h/roots /etc/passwd /i/bin/sh\n\
                   cat /d/role /h/roots /etc/resolv.conf > /dev/null && echo read; echo y > /m/file && echo memory\n\
-                  echo last words > /dev/termination-log; echo out > /dev/stdout; hostname\n\
+                  echo last words > /dev/termination-log; cat /dev/termination-log; echo out > /dev/stdout; hostname\n\
                   mkdir /tmp/www; echo hello > /tmp/www/index.html; httpd -p 80 -h /tmp/www && echo done\nexec sleep 100000";
     let pod = node.apply("given", &manifest("given", &spec, container, script)).expect("apply");
     let said = pod.logged("c", |log| log.ends_with("done\n")).await.expect("its log");
-    let expected = "init\n4711\n2000 4000\n4711:4000\n0:4000\n0:4000\n0:0\n0:0\n0:0\nread\nmemory\nout\ngiven-node\ndone\n";
+    let expected = "init\n4711\n2000 4000\n4711:4000\n0:4000\n0:4000\n0:0\n0:0\n0:0\nread\nmemory\nlast words\nout\ngiven-node\ndone\n";
     assert_eq!(said, expected);
     let ip = pod.ip().await.expect("an address");
     assert!(get(ip, 80).expect("a page").contains("hello"));
@@ -184,6 +185,22 @@ async fn proc_is_open_where_asked(host: &Host) {
     assert_eq!(open.logs("c").await.expect("its log"), "0\n0\nwritten\nend\n", "the pod's own parameters");
     let said = masked.logs("c").await.expect("its log");
     assert!(!said.starts_with("0\n") && !said.contains("written"), "{said}");
+}
+
+async fn a_privileged_container_is_root_of_its_pod_only(host: &Host) {
+    let node = host.node().await;
+    if !can(host, &node).await {
+        return;
+    }
+    let script = "id -u; mount -t tmpfs t /mnt && echo mounted; chroot / true && echo chroot\n\
+                  (echo 1 > /proc/sys/kernel/panic_on_oops) 2>/dev/null || echo refused\n\
+                  (echo 1 > /proc/sys/net/ipv4/ip_forward) && echo forwards; test -c /dev/null && echo device\n\
+                  touch /new 2>/dev/null || echo read only; echo end";
+    let settings = "securityContext: {privileged: true, readOnlyRootFilesystem: true}";
+    let pod = node.apply("root", &manifest("root", "restartPolicy: Never", settings, script)).expect("apply");
+    pod.exited("c").await.expect("it ends");
+    let said = pod.logs("c").await.expect("its log");
+    assert_eq!(said, "0\nmounted\nchroot\nrefused\nforwards\ndevice\nread only\nend\n");
 }
 
 async fn a_file_system_that_cannot_map_ids_is_said(host: &Host) {

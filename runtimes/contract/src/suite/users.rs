@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::security::{IdMapping, UserNamespace};
-use crate::{ExecOutput, Mount};
+use crate::{ExecOutput, ExecSpec, ExecStreams, Mount};
 
 const LENGTH: u32 = 65_536;
 
@@ -43,6 +43,22 @@ async fn exec<W: World>(w: &W, id: &ContainerId, script: &str) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert_eq!(code, 0, "{script}: {}{}", text(&stdout), text(&stderr));
     text(&stdout)
+}
+
+/// What a command says to a terminal, and its exit code.
+async fn terminal<W: World>(w: &W, id: &ContainerId, script: &str) -> (i32, String) {
+    use tokio::io::AsyncReadExt as _;
+    let (mut said, stdout) = tokio::io::simplex(4096);
+    let streams = ExecStreams { stdin: None, stdout: Some(Box::new(stdout)), stderr: None, resize: None };
+    let spec = ExecSpec { command: words(&["/bin/sh", "-c", script]), tty: true };
+    let hear = async {
+        let mut text = String::new();
+        said.read_to_string(&mut text).await.expect("read");
+        text
+    };
+    let both = async { tokio::join!(w.runtime().exec(id, &spec, streams), hear) };
+    let (code, text) = tokio::time::timeout(PATIENCE, both).await.expect("exec ends");
+    (code.expect("exec"), text)
 }
 
 /// Root inside is nobody on the node, in the container and in what is executed beside it, and may do inside what root may.
@@ -92,7 +108,10 @@ pub async fn users_inside_are_apart_from_those_of_other_pods<W: World>(w: &W) {
         let log = until_file(&pod.spec.log_directory.join("c/0.log"), |log| log.contains("ready")).await;
         assert!(log.contains(first) && log.contains("F 4711") && log.contains("F 2000 3000"), "{log}");
         assert!(log.contains("F y"), "{log}");
-        assert_eq!(exec(w, &id, "id -u; id -g; id -G").await, "4711\n2000\n2000 3000\n");
+        assert_eq!(
+            exec(w, &id, "id -u; id -g; id -G; echo y > /dev/stdout").await,
+            "4711\n2000\n2000 3000\ny\n"
+        );
     }
     one.end(w).await;
     two.end(w).await;
@@ -112,6 +131,7 @@ pub async fn a_pod_with_users_of_its_own_shares_processes_and_sets_parameters<W:
     let first = pod.start(w, "first", "sleep 1000").await;
     let mut spec = container_spec(w, &pod.spec, "second", "echo ready; sleep 1000");
     spec.tty = true;
+    spec.security.run_as_user = Some(4711);
     let id = pod.start_spec(w, &spec).await;
     until_file(&pod.spec.log_directory.join("second/0.log"), |log| log.contains("ready")).await;
     let seen = exec(
@@ -122,6 +142,8 @@ pub async fn a_pod_with_users_of_its_own_shares_processes_and_sets_parameters<W:
     )
     .await;
     assert_eq!(seen, "inside\n77\n1\n2\n");
+    let own = "stat -c %u:%g $(tty); echo written > $(tty); exit 3";
+    assert_eq!(terminal(w, &id, own).await, (3, "4711:5\r\nwritten\r\n".to_owned()), "its own terminal");
     w.runtime().stop_container(&first, Duration::from_secs(1)).await.expect("stop");
     pod.end(w).await;
 }

@@ -84,6 +84,7 @@ pub(crate) fn make(layout: &Layout, id: &str, spec: &SandboxSpec) -> io::Result<
     match users {
         Some(users) => {
             let order = Order { pins: layout.namespaces(id), spec: wanted, users: users.clone() };
+            make_dir(&order.pins)?;
             write_json(&layout.sandbox_state(id).join(ORDER), &order)?;
         }
         None => drop(namespace::pin(&layout.namespaces(id), &wanted).map_err(io::Error::other)?),

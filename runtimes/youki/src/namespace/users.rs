@@ -25,7 +25,8 @@ pub fn unshare_all(spec: &Spec) -> Result<(), Error> {
 /// must have one thread and ends up in these namespaces, but for the user namespace.
 pub fn pin_of(dir: &Path, spec: &Spec, users: &UserNamespace, pid: u32) -> Result<(), Error> {
     super::validate(spec)?;
-    let pins = Dir::create(dir)?;
+    // Who gave the order made it. Where it is gone by now, the order is none any more.
+    let pins = Dir::open(dir)?.ok_or_else(|| file_error("opening", dir, rustix::io::Errno::NOENT))?;
     pins.remove_all()?;
     for (file, ids) in [("uid_map", &users.uids), ("gid_map", &users.gids)] {
         let path = PathBuf::from(format!("/proc/{pid}/{file}"));

@@ -158,7 +158,11 @@ fn start(
     let mut process = bundle::exec_process(own, &request.command, request.tty);
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().clone());
     let lent = seccomp.is_some() && lend(&mut process);
-    let become_user = user_inside(&request.run, &mut process)?.map(Arc::new);
+    let (become_user, owner) = user_inside(&request.run, &mut process)?;
+    for stream in &streams {
+        make::hand_over(stream, owner)?;
+    }
+    let become_user = become_user.map(Arc::new);
     let program = Program { seccomp, lent, become_user };
     let file = files.process();
     write_json(&file, &process).doing(|| format!("write {}", file.display()))?;
@@ -183,21 +187,21 @@ fn start(
     built.map_err(failed)
 }
 
-/// Of a container in a user namespace: who the command is to be there. libcontainer joins all other namespaces and is
-/// told to leave the process as it is.
-fn user_inside(run_dir: &Path, process: &mut Process) -> Result<Option<Become>> {
+/// The command's user and group on the node; and, of a container in a user namespace, who it is to be there: libcontainer
+/// joins all other namespaces and is told to leave the process as it is.
+fn user_inside(run_dir: &Path, process: &mut Process) -> Result<(Option<Become>, (u32, u32))> {
     let file = run_dir.join(run::SPEC);
     let spec: ShimSpec = read_json(&file)
         .doing(|| format!("read {}", file.display()))?
         .ok_or_else(|| Error::Asked(format!("{} is missing or damaged", file.display())))?;
-    let Some(users) = spec.users else { return Ok(None) };
+    let Some(users) = spec.users else { return Ok((None, (process.user().uid(), process.user().gid()))) };
     let namespace = std::fs::File::open(&users.namespace).doing(|| "open the pod's user namespace".into())?;
     let user = process.user();
     let outside =
         (mapped(&users.ids.uids, "user", user.uid())?, mapped(&users.ids.gids, "group", user.gid())?);
     let inside = process.clone();
     process.set_user(User::default()).set_capabilities(None).set_no_new_privileges(None);
-    Ok(Some(Become { namespace: namespace.into(), process: inside, outside }))
+    Ok((Some(Become { namespace: namespace.into(), process: inside, outside: outside.0 }), outside))
 }
 
 /// Loading a filter needs CAP_SYS_ADMIN where privileges may still be gained; the program gives it back. True if lent.

@@ -43,8 +43,8 @@ pub(crate) struct Become {
     pub namespace: OwnedFd,
     /// The user's ids and capabilities inside, and whether privileges may be gained.
     pub process: Process,
-    /// The user's ids on the node.
-    pub outside: (u32, u32),
+    /// The user's id on the node.
+    pub outside: u32,
 }
 
 impl Executor for Program {
@@ -85,20 +85,10 @@ impl Executor for Program {
 
 /// Enters the user namespace, which gives all rights inside and takes all outside, and keeps what the process is to have.
 fn become_user(user: &Become) -> io::Result<()> {
-    use std::os::fd::AsFd as _;
     // While it is still allowed: who is inside is to find the own terminal.
-    let (uid, gid) = user.outside;
     if rustix::termios::isatty(rustix::stdio::stdin()) {
-        rustix::fs::fchown(rustix::stdio::stdin(), Some(rustix::fs::Uid::from_raw(uid)), None)?;
-    } else {
-        for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            let is_pipe = rustix::fs::fstat(stream.as_fd())
-                .is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_fifo());
-            if is_pipe {
-                let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-                rustix::fs::fchown(stream, Some(uid), Some(gid))?;
-            }
-        }
+        let uid = rustix::fs::Uid::from_raw(user.outside);
+        rustix::fs::fchown(rustix::stdio::stdin(), Some(uid), None)?;
     }
     setns(&user.namespace, CloneFlags::CLONE_NEWUSER)?;
     let process = &user.process;

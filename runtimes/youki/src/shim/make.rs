@@ -119,21 +119,26 @@ pub(super) fn name_root(run_dir: &Path, rootfs: &Path) -> Result<()> {
     write_json(&file, &config).doing(|| format!("write {}", run::CONFIG))
 }
 
+/// Gives a pipe to the user and group who may open it anew.
+pub(super) fn hand_over(pipe: &OwnedFd, (uid, gid): (u32, u32)) -> Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    rustix::fs::fchown(pipe, Some(uid), Some(gid)).doing(|| "hand over a pipe".into())
+}
+
 /// `owner`: who may open the output anew, as programs do that write to `/dev/stdout`.
 fn with_pipes(builder: ContainerBuilder, stdin: bool, owner: (u32, u32), run_dir: &Path) -> Result<Making> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
     let (stdin, input) = if stdin {
         let (stdin, input) = pipe()?;
+        hand_over(&stdin, owner)?;
         (stdin, Some(input))
     } else {
         let null = fs::File::open("/dev/null").doing(|| "open /dev/null".into())?;
         (null.into(), None)
     };
     let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
-    for end in [&out_end, &err_end] {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
-        rustix::fs::fchown(end, Some(uid), Some(gid)).doing(|| "hand over a pipe".into())?;
-    }
+    hand_over(&out_end, owner)?;
+    hand_over(&err_end, owner)?;
     let builder = builder.with_stdin(stdin).with_stdout(out_end).with_stderr(err_end);
     Ok(Making { container: build(builder, run_dir)?, output: Output::Pipes(out, err), input })
 }

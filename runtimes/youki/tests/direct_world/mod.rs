@@ -109,10 +109,11 @@ pub async fn world() -> Libcontainer {
 fn network() {
     let conf = directory().join("net.d");
     let leases = directory().join("leases");
+    let leases = leases.display();
     let (second, third) = (std::process::id() % 64 + 192, std::process::id() / 64 % 256);
     let list = format!(
         r#"{{"cniVersion": "1.0.0", "name": "pods", "plugins": [{{"type": "ptp", "ipam": {{"type": "host-local",
-            "dataDir": {leases:?}, "ranges": [[{{"subnet": "10.{second}.{third}.0/24"}}]]}}}}]}}"#
+            "dataDir": "{leases}", "ranges": [[{{"subnet": "10.{second}.{third}.0/24"}}]]}}}}]}}"#
     );
     std::fs::create_dir_all(&conf).expect("make the networks' directory");
     std::fs::write(conf.join("10-pods.conflist"), list).expect("write the network");
