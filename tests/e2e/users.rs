@@ -192,7 +192,7 @@ async fn a_privileged_container_is_root_of_its_pod_only(host: &Host) {
     if !can(host, &node).await {
         return;
     }
-    let script = "id -u; mount -t tmpfs t /mnt && echo mounted; chroot / true && echo chroot\n\
+    let script = "id -u; mount -t tmpfs t /tmp && echo mounted; chroot / true && echo chroot\n\
                   (echo 1 > /proc/sys/kernel/panic_on_oops) 2>/dev/null || echo refused\n\
                   (echo 1 > /proc/sys/net/ipv4/ip_forward) && echo forwards; test -c /dev/null && echo device\n\
                   touch /new 2>/dev/null || echo read only; echo end";

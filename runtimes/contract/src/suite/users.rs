@@ -48,7 +48,8 @@ async fn exec<W: World>(w: &W, id: &ContainerId, script: &str) -> String {
 /// What a command says to a terminal, and its exit code.
 async fn terminal<W: World>(w: &W, id: &ContainerId, script: &str) -> (i32, String) {
     use tokio::io::AsyncReadExt as _;
-    let (mut said, stdout) = tokio::io::simplex(4096);
+    // Both ends close when they are dropped.
+    let (mut said, stdout) = tokio::io::duplex(4096);
     let streams = ExecStreams { stdin: None, stdout: Some(Box::new(stdout)), stderr: None, resize: None };
     let spec = ExecSpec { command: words(&["/bin/sh", "-c", script]), tty: true };
     let hear = async {
