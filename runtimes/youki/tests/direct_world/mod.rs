@@ -116,7 +116,7 @@ fn network() {
             "dataDir": "{leases}", "ranges": [[{{"subnet": "10.{second}.{third}.0/24"}}]]}}}}]}}"#
     );
     std::fs::create_dir_all(&conf).expect("make the networks' directory");
-    std::fs::write(conf.join("10-pods.conflist"), list).expect("write the network");
+    std::fs::write(conf.join("90-pods.conflist"), list).expect("write the network");
 }
 
 /// Leaves a process behind that waits for this one's end and then takes everything away.
