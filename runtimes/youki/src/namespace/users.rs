@@ -69,7 +69,7 @@ fn enter(spec: &Spec, pid: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets the sysctls. Those of an ipc namespace are the pod's root's alone on newer kernels (6.11), and the node's root's
+/// Sets the sysctls. Those of an ipc namespace are the pod's root's alone on newer kernels, and the node's root's
 /// alone before.
 fn parameters(spec: &Spec, users: &UserNamespace) -> Result<(), Error> {
     spec.sysctls.iter().try_for_each(|one| {
