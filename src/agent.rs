@@ -207,6 +207,8 @@ async fn drive<R: Runtime>(
             sysctls: config.allowed_unsafe_sysctls.clone(),
             apparmor: facts::apparmor(),
             strict_groups: first.strict_groups,
+            user_namespaces: first.user_namespaces,
+            ids_per_pod: config.ids_per_pod,
             masked_paths: facts::thermal_throttles(),
         },
     };

@@ -16,9 +16,9 @@ use thiserror::Error;
 
 use crate::images::Settings as ImageSettings;
 use crate::node::capacity::Reservations;
-use crate::node::facts;
 use crate::node::image_gc::Policy as ImagePolicy;
 use crate::node::log_rotation::Policy as LogPolicy;
+use crate::node::{facts, userns};
 use crate::pod::dns::Settings as DnsSettings;
 use crate::pod::sysctl::{Allowed, BadPattern};
 
@@ -135,6 +135,9 @@ pub struct RunFlags {
     /// The node as pods see it.
     #[command(flatten)]
     pub node: NodeFlags,
+    /// Ids of each pod with a user namespace of its own, a multiple of 65536
+    #[arg(long, value_name = "N", default_value_t = userns::IDS)]
+    pub userns_ids_per_pod: u32,
     /// Names.
     #[command(flatten)]
     pub dns: DnsFlags,
@@ -177,6 +180,8 @@ pub struct Config {
     pub seccomp_default: bool,
     /// Kernel parameters that pods may set besides the safe ones.
     pub allowed_unsafe_sysctls: Allowed,
+    /// Ids of each pod with a user namespace of its own.
+    pub ids_per_pod: u32,
     /// Names.
     pub dns: DnsSettings,
     /// How images are pulled.
@@ -230,6 +235,9 @@ pub enum ConfigError {
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
+    /// Ids of pods come in whole ranges.
+    #[error("--userns-ids-per-pod must be a multiple of 65536")]
+    IdsPerPod,
     /// A pattern of kernel parameters is none.
     #[error("--allowed-unsafe-sysctls: {0}")]
     Sysctls(#[from] BadPattern),
@@ -262,6 +270,9 @@ impl Config {
             cgroup_driver: run.cgroup_driver.map(CgroupDriver::from),
             seccomp_default: run.seccomp_default,
             allowed_unsafe_sysctls: Allowed::parse(run.allowed_unsafe_sysctls.iter().map(String::as_str))?,
+            ids_per_pod: Some(run.userns_ids_per_pod)
+                .filter(|ids| *ids > 0 && ids.is_multiple_of(userns::IDS))
+                .ok_or(ConfigError::IdsPerPod)?,
             dns: run.dns.settings()?,
             images: run.images.settings(&runtime.root_dir)?,
             image_gc: run.images.policy()?,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use podstead_runtime::security::UserNamespace;
 use podstead_runtime::{
     CgroupDriver, ContainerId, ContainerSpec, Error, ImageSpec, PodUid, Retry, Runtime, SandboxId,
     SandboxSpec, labels,
@@ -15,7 +16,7 @@ use crate::events::{Events, from_steps};
 use crate::hooks;
 use crate::images::{ImageProblem, Images};
 use crate::node::cgroup::Cgroups;
-use crate::node::{resolver, systemd};
+use crate::node::{resolver, systemd, userns};
 use crate::plan::{self, Action};
 use crate::pod::dns::Complaint;
 use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, security, volumes};
@@ -156,11 +157,21 @@ impl<R: Runtime> Executor<R> {
         let mut spec = sandbox::sandbox_spec(&self.node, pod, attempt);
         // The decision's memory of what the pod takes, for when its manifest is gone.
         spec.annotations.insert(plan::CLAIM.to_owned(), desired::claim(pod).to_string());
+        spec.security.namespaces.user = self.users(pod).await?;
         sandbox::named(spec, &self.node, pod, &nodes_resolver).map_err(|error| Failed {
             retry: Retry::Never,
             reason: "",
             message: error.to_string(),
         })
+    }
+
+    /// The ids of a pod with a user namespace of its own: kept, else given now.
+    async fn users(&self, pod: &Pod) -> Result<Option<UserNamespace>, Failed> {
+        if !pod.spec.as_ref().is_some_and(security::has_users) {
+            return Ok(None);
+        }
+        let (node, uid) = (Arc::clone(&self.node), identity::identity(pod).uid);
+        blocking(move || userns::of_pod(&node, &uid).map(Some).map_err(host)).await
     }
 
     async fn prepare(&self, pod: Arc<Pod>) -> Result<(), Failed> {
@@ -187,6 +198,8 @@ impl<R: Runtime> Executor<R> {
     ) -> Result<(), Failed> {
         let (node, pod) = (Arc::clone(&self.node), context.manifest()?);
         security::verify_non_root(&pod, find(&pod, name)?, &instance.image_user).map_err(config)?;
+        let (sandbox_spec, _) = self.sandbox_spec(&pod, context.sandbox_attempt).await?;
+        instance.users.clone_from(&sandbox_spec.security.namespaces.user);
         let (owned, wanted) = (Arc::clone(&pod), name.to_owned());
         let spec = blocking(move || {
             let container = find(&owned, &wanted)?;
@@ -198,7 +211,6 @@ impl<R: Runtime> Executor<R> {
             prepared(&node, &owned, container, instance)
         })
         .await?;
-        let (sandbox_spec, _) = self.sandbox_spec(&pod, context.sandbox_attempt).await?;
         self.runtime.create_container(sandbox, &spec, &sandbox_spec).await?;
         Ok(())
     }

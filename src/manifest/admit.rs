@@ -153,7 +153,7 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
         admit_life::container(spec, one, init, &field, report);
         ports(one, &field, spec.host_network == Some(true), &mut host_ports, report);
         volumes::mounts(one, &field, &known, report);
-        security::container(one, &field, report);
+        security::container(spec, one, &field, report);
     }
 }
 

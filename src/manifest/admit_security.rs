@@ -28,6 +28,7 @@ pub(super) fn pod(pod: &Pod, spec: &PodSpec, report: &mut Report<'_>) {
     if spec.host_pid == Some(true) && spec.share_process_namespace == Some(true) {
         report.add("spec.shareProcessNamespace", "ShareProcessNamespace and HostPID cannot both be enabled");
     }
+    users(spec, report);
     let Some(security) = &spec.security_context else { return };
     let field = |name: &str| format!("spec.securityContext.{name}");
     id(security.run_as_user, &field("runAsUser"), report);
@@ -46,10 +47,23 @@ pub(super) fn pod(pod: &Pod, spec: &PodSpec, report: &mut Report<'_>) {
     sysctls(security, spec, report);
 }
 
+/// A user namespace goes with no other namespace of the node's: what those belong to would be out of its reach.
+fn users(spec: &PodSpec, report: &mut Report<'_>) {
+    if !security::has_users(spec) {
+        return;
+    }
+    let namespaces =
+        [("hostNetwork", spec.host_network), ("hostPID", spec.host_pid), ("hostIPC", spec.host_ipc)];
+    for (name, _) in namespaces.into_iter().filter(|(_, on)| *on == Some(true)) {
+        report.add(&format!("spec.{name}"), "forbidden when `hostUsers` is false");
+    }
+}
+
 /// A container's own settings.
-pub(super) fn container(container: &Container, field: &str, report: &mut Report<'_>) {
+pub(super) fn container(spec: &PodSpec, container: &Container, field: &str, report: &mut Report<'_>) {
     let Some(security) = &container.security_context else { return };
     let field = format!("{field}.securityContext");
+    let users = security::has_users(spec);
     id(security.run_as_user, &format!("{field}.runAsUser"), report);
     id(security.run_as_group, &format!("{field}.runAsGroup"), report);
     escalation(security, &field, report);
@@ -59,8 +73,7 @@ pub(super) fn container(container: &Container, field: &str, report: &mut Report<
     if let Some(kind) = &security.proc_mount {
         let field = format!("{field}.procMount");
         report.one_of(&field, kind, &["Default", "Unmasked"]);
-        if kind == "Unmasked" {
-            // Which cannot be yet: the table refuses it.
+        if kind == "Unmasked" && !users {
             report.add(&field, "`hostUsers` must be false to use `Unmasked`");
         }
     }

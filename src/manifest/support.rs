@@ -401,7 +401,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.hostAliases[].ip", Supported),
     ("spec.hostIPC", Supported),
     ("spec.hostPID", Supported),
-    ("spec.hostUsers", NotYetUnless(&["true"], "user namespaces")),
+    ("spec.hostUsers", Supported),
     ("spec.hostname", Supported),
     ("spec.hostnameOverride", Supported),
     ("spec.imagePullSecrets", MayNotReference("secrets")),

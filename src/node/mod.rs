@@ -1,6 +1,6 @@
 //! The node's side of a pod that no runtime looks after: cgroup parents, log links and rotation, image collection, facts of
-//! the machine. Touches `/proc`, `/sys/fs/cgroup` below `kubepods`, the pods' logs and the links to them, and the node's
-//! `resolv.conf`; `image_gc` and `log_rotation` also ask the runtime.
+//! the machine, ids for user namespaces. Touches `/proc`, `/sys/fs/cgroup` below `kubepods`, the pods' logs and the links to
+//! them, the file `userns` of pods, and the node's `resolv.conf`; `image_gc` and `log_rotation` also ask the runtime.
 
 pub mod capacity;
 pub mod cgroup;
@@ -10,3 +10,4 @@ pub mod links;
 pub mod log_rotation;
 pub mod resolver;
 pub mod systemd;
+pub mod userns;

@@ -10,7 +10,8 @@ use super::{NodeFacts, security, selector};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct Rejected {
-    /// As the kubelet names it: `SysctlForbidden`, `NodeAffinity`, `AppArmor`, ...
+    /// As the kubelet names it: `SysctlForbidden`, `NodeAffinity`, `AppArmor`, ...; and `UserNamespacesNotSupported`,
+    /// which the kubelet finds out when it makes the sandbox.
     pub reason: &'static str,
     /// For people.
     pub message: String,
@@ -23,7 +24,8 @@ pub fn admit(node: &NodeFacts, pod: &Pod) -> Result<(), Rejected> {
     system(pod, spec)?;
     groups(node, spec)?;
     affinity(node, spec)?;
-    apparmor(node, pod, spec)
+    apparmor(node, pod, spec)?;
+    users(node, spec)
 }
 
 /// The operating system, as a label of the pod and as a field.
@@ -48,6 +50,16 @@ fn affinity(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
     let message =
         "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
     Err(Rejected { reason: "NodeAffinity", message })
+}
+
+/// A runtime that does not know user namespaces passes the wish over: the pod would be root on the node.
+fn users(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
+    if security::has_users(spec) && !node.security.user_namespaces {
+        let message =
+            "can't set `spec.hostUsers: false`, runtime does not support user namespaces".to_owned();
+        return Err(Rejected { reason: "UserNamespacesNotSupported", message });
+    }
+    Ok(())
 }
 
 fn sysctls(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
@@ -158,5 +170,17 @@ mod tests {
         assert_eq!(admitted(&node, "nodeSelector: {disk: ssd}"), Err(("NodeAffinity", words)));
         node.labels.insert("disk".to_owned(), "ssd".to_owned());
         assert_eq!(admitted(&node, "nodeSelector: {disk: ssd}"), Ok(()));
+    }
+
+    #[test]
+    fn user_namespaces_need_a_runtime_that_can() {
+        let mut node = NodeFacts::default();
+        let words =
+            "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+        let refused = Err(("UserNamespacesNotSupported", words.to_owned()));
+        assert_eq!(admitted(&node, "hostUsers: false"), refused);
+        assert_eq!(admitted(&node, "hostUsers: true"), Ok(()));
+        node.security.user_namespaces = true;
+        assert_eq!(admitted(&node, "hostUsers: false"), Ok(()));
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use podstead_runtime::security::UserNamespace;
 use podstead_runtime::{ContainerSpec, ImageSpec, Mount, labels};
 use thiserror::Error;
 
@@ -36,6 +37,8 @@ pub struct Instance {
     pub env_files: env::EnvFiles,
     /// The pod's `/etc/hosts` on the host, when there is one to mount.
     pub hosts_file: Option<PathBuf>,
+    /// The pod's user namespace, if it has one of its own.
+    pub users: Option<UserNamespace>,
     /// The file for its termination message on the host, when there is one to mount.
     pub message_file: Option<PathBuf>,
     /// Annotations decided with the step (restart count, hash, back-off).
@@ -63,6 +66,14 @@ pub fn container_spec(
             mounts.push(Mount { destination, source, selinux_relabel: true, ..Mount::default() });
         }
     }
+    // What is on the disk bears the ids that the container sees, as without a user namespace.
+    if let Some(users) = &instance.users {
+        for mount in &mut mounts {
+            (mount.uid_mappings, mount.gid_mappings) = (users.uids.clone(), users.gids.clone());
+        }
+    }
+    let mut security = security::container(node, pod, container, &instance.image_user);
+    security.namespaces.user.clone_from(&instance.users);
     Ok(ContainerSpec {
         name: container.name.clone(),
         attempt: instance.attempt,
@@ -83,7 +94,7 @@ pub fn container_spec(
         log_path: PathBuf::from(&container.name).join(format!("{}.log", instance.attempt)),
         resources: resources::container(spec, container, node.memory_capacity),
         stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_default(),
-        security: security::container(node, pod, container, &instance.image_user),
+        security,
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
@@ -141,6 +152,8 @@ fn annotations(spec: &PodSpec, container: &Container, instance: &Instance) -> BT
 
 #[cfg(test)]
 mod tests {
+    use podstead_runtime::security::IdMapping;
+
     use super::*;
 
     #[test]
@@ -221,5 +234,25 @@ mod tests {
         let error = container_spec(&NodeFacts::default(), &Pod::default(), &container, &Instance::default())
             .unwrap_err();
         assert_eq!(error.to_string(), "cannot find volume \"data\" to mount into container \"c\"");
+    }
+
+    #[test]
+    fn in_a_user_namespace_all_that_is_mounted_bears_its_ids() {
+        let text = "metadata: {uid: u1}\nspec:\n  hostUsers: false\n  volumes: [{name: v, emptyDir: {}}, {name: i, image: {reference: x}}]\n  \
+                    containers:\n  - {name: c, image: x, volumeMounts: [{name: v, mountPath: /v}, {name: i, mountPath: /i}]}";
+        let pod: Pod = serde_yaml::from_str(text).unwrap();
+        let ids = vec![IdMapping { container_id: 0, host_id: 131_072, length: 65_536 }];
+        let users = Some(UserNamespace { uids: ids.clone(), gids: ids.clone() });
+        let (hosts_file, message_file) = (Some("/h".into()), Some("/m".into()));
+        let instance = Instance { users: users.clone(), hosts_file, message_file, ..Instance::default() };
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let spec = container_spec(&NodeFacts::default(), &pod, container, &instance).unwrap();
+        assert_eq!((spec.mounts.len(), &spec.security.namespaces.user), (4, &users));
+        assert!(spec.mounts.iter().all(|m| (&m.uid_mappings, &m.gid_mappings) == (&ids, &ids)));
+        let plain = Instance { users: None, ..instance };
+        let spec = container_spec(&NodeFacts::default(), &pod, container, &plain).unwrap();
+        assert!(
+            spec.mounts.iter().all(|m| m.uid_mappings.is_empty()) && spec.security.namespaces.user.is_none()
+        );
     }
 }

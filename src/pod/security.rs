@@ -28,6 +28,10 @@ pub struct Facts {
     pub apparmor: bool,
     /// The runtime can leave an image's groups out (`supplementalGroupsPolicy: Strict`).
     pub strict_groups: bool,
+    /// The runtime can give pods a user namespace of their own (`hostUsers: false`).
+    pub user_namespaces: bool,
+    /// How many ids such a pod has; less than 65536 is that (`--userns-ids-per-pod`).
+    pub ids_per_pod: u32,
     /// Masked paths that depend on the node: `/sys/devices/system/cpu/cpu<n>/thermal_throttle`.
     pub masked_paths: Vec<String>,
 }
@@ -172,7 +176,13 @@ pub fn namespaces(spec: &PodSpec) -> Namespaces {
         (false, true) => NamespaceMode::Pod,
         (false, false) => NamespaceMode::Container,
     };
+    // Which ids a user namespace has, only the node knows: see [`has_users`].
     Namespaces { network: of(spec.host_network), pid, ipc: of(spec.host_ipc), user: None }
+}
+
+/// Whether the pod has a user namespace of its own.
+pub fn has_users(spec: &PodSpec) -> bool {
+    spec.host_users == Some(false)
 }
 
 /// All containers of the pod, those that run before the others too.

@@ -244,6 +244,7 @@ impl Builder {
             dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
             seccomp_default: self.seccomp_default,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,
+            ids_per_pod: crate::node::userns::IDS,
         };
         for change in &self.changes {
             change.0(&mut config);

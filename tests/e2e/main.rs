@@ -18,5 +18,6 @@ mod security;
 mod slices;
 mod storm;
 mod support;
+mod users;
 mod volumes;
 mod walk;

@@ -65,7 +65,7 @@ async fn alone(node: &Node, name: &str, settings: &str, script: &str) -> String 
 }
 
 /// Waits until a container waits, and answers why: reason and message.
-async fn waits(node: &Node, pod: &PodHandle<'_>) -> (String, String) {
+pub(crate) async fn waits(node: &Node, pod: &PodHandle<'_>) -> (String, String) {
     let mut view = node.view().expect("an agent");
     let shown = podstead::report::Node::default();
     let find = async {
@@ -84,7 +84,7 @@ async fn waits(node: &Node, pod: &PodHandle<'_>) -> (String, String) {
 }
 
 /// Waits until the pod itself is refused, and answers the message.
-async fn rejected(node: &Node, pod: &PodHandle<'_>) -> String {
+pub(crate) async fn rejected(node: &Node, pod: &PodHandle<'_>) -> String {
     let mut view = node.view().expect("an agent");
     let shown = podstead::report::Node::default();
     let find = async {

@@ -7,6 +7,7 @@ pub mod containers;
 pub mod images;
 pub mod processes;
 pub mod sandboxes;
+pub mod users;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -63,6 +64,8 @@ macro_rules! conformance {
                 the_default_confinement_holds_also_in_exec;
             images: a_present_image_is_found_by_name_and_id, an_absent_image_is_none,
                 a_bad_reference_is_refused_for_ever, the_image_file_system_is_told;
+            users: root_inside_is_nobody_on_the_node, users_inside_are_apart_from_those_of_other_pods,
+                a_pod_with_users_of_its_own_shares_processes_and_sets_parameters;
         );
     };
     (@cases $world:expr; $($room:ident: $($case:ident),* $(,)?;)*) => {

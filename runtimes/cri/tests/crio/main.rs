@@ -101,6 +101,44 @@ async fn a_sandbox_without_a_cgroup_parent_gets_a_slice_from_a_systemd_server() 
 }
 
 #[tokio::test]
+async fn a_user_namespace_is_asked_for_as_the_kubelet_does_where_the_default_handler_knows_it() {
+    use podstead_runtime::security::{IdMapping, UserNamespace};
+    let pair = Pair::new(false);
+    assert!(!pair.cri.status().await.expect("status").user_namespaces);
+    pair.server.world().users = true;
+    assert!(pair.cri.status().await.expect("status").user_namespaces);
+    let ids = vec![IdMapping { container_id: 0, host_id: 131_072, length: 65_536 }];
+    let mut pod = pair.pod();
+    pod.security.namespaces.user = Some(UserNamespace { uids: ids.clone(), gids: ids.clone() });
+    let sandbox = pair.cri.run_sandbox(&pod).await.expect("run_sandbox");
+    let mut spec = container();
+    spec.security.namespaces = pod.security.namespaces.clone();
+    spec.mounts = vec![Mount {
+        source: pair.directory.path().into(),
+        destination: "/data".into(),
+        uid_mappings: ids.clone(),
+        gid_mappings: ids,
+        ..Mount::default()
+    }];
+    let id = pair.cri.create_container(&sandbox, &spec, &pod).await.expect("create_container");
+    let world = pair.server.world();
+    let mapping = podstead_cri::proto::IdMapping { host_id: 131_072, container_id: 0, length: 65_536 };
+    let wanted = podstead_cri::proto::UserNamespace {
+        mode: podstead_cri::proto::NamespaceMode::Pod.into(),
+        uids: vec![mapping],
+        gids: vec![mapping],
+    };
+    let of_pod = world.sandboxes[sandbox.as_str()].0.linux.clone().and_then(|linux| linux.security_context);
+    let of_pod = of_pod.and_then(|context| context.namespace_options);
+    assert_eq!(of_pod.and_then(|options| options.userns_options), Some(wanted.clone()));
+    let config = &world.containers[id.as_str()].1;
+    let own = config.linux.clone().and_then(|linux| linux.security_context?.namespace_options);
+    assert_eq!(own.and_then(|options| options.userns_options), Some(wanted));
+    let mount = &config.mounts[0];
+    assert_eq!((&mount.uid_mappings, &mount.gid_mappings), (&vec![mapping], &vec![mapping]));
+}
+
+#[tokio::test]
 async fn limits_for_huge_pages_that_the_node_has_not_are_not_sent() {
     let pair = Pair::new(false);
     let pod = pair.pod();

@@ -25,6 +25,8 @@ pub struct World {
     /// Huge page sizes the node can limit.
     pub hugepages: Vec<String>,
     pub exec_url: String,
+    /// The default handler knows user namespaces.
+    pub users: bool,
     /// RunPodSandbox never answers.
     pub hang: bool,
     /// How long RunPodSandbox takes.
@@ -135,6 +137,23 @@ impl RuntimeService for Crio {
             runtime_name: "cri-o".into(),
             runtime_version: "1.37.0".into(),
             runtime_api_version: "v1".into(),
+        }))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+        let users = self.called("Status").users;
+        let condition =
+            |name: &str| RuntimeCondition { r#type: name.into(), status: true, ..Default::default() };
+        let conditions = vec![condition("RuntimeReady"), condition("NetworkReady")];
+        let handler = |name: &str, user_namespaces| RuntimeHandler {
+            name: name.into(),
+            features: Some(RuntimeHandlerFeatures { user_namespaces, ..Default::default() }),
+        };
+        Ok(Response::new(StatusResponse {
+            status: Some(RuntimeStatus { conditions }),
+            // The one without a name is the default.
+            runtime_handlers: vec![handler("other", !users), handler("", users)],
+            ..Default::default()
         }))
     }
 

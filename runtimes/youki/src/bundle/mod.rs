@@ -68,6 +68,8 @@ pub struct NamespacePaths {
     pub uts: Option<PathBuf>,
     /// Process ids, when the pod shares one; without it the container gets its own, unless it has the node's.
     pub pid: Option<PathBuf>,
+    /// Users and groups.
+    pub user: Option<PathBuf>,
 }
 
 /// Files of a pod on the host that its containers see; `None` leaves one out.
@@ -145,8 +147,11 @@ pub fn build(input: &Input<'_>) -> Result<Bundle, Error> {
 
 fn supported(input: &Input<'_>, blame: Blame<'_>) -> Result<(), Error> {
     let (own, pod) = (&input.container.security.namespaces, &input.sandbox.security.namespaces);
-    if own.user.is_some() || pod.user.is_some() {
-        return Err(blame.unsupported("a user namespace"));
+    if own.user.is_some() && own.user != pod.user {
+        return Err(blame.unsupported("a user namespace that is not the pod's"));
+    }
+    if pod.user.is_some() && input.namespaces.user.is_none() {
+        return Err(blame.invalid("the user namespace", "its sandbox has none"));
     }
     if let NamespaceMode::Target(of) = &own.pid {
         return Err(blame.unsupported(format!("the process namespace of container {of}")));
@@ -195,7 +200,7 @@ fn linux(input: &Input<'_>, granted: &Granted) -> Result<Linux, Error> {
     let mut resources = resources(&container.resources, input.node);
     resources.set_devices(Some(device::rules(privileged, &nodes)));
     let devices: Vec<_> = nodes.into_iter().map(|(device, _)| device).collect();
-    let (masked, readonly) = security::paths(container, input.node);
+    let (masked, readonly) = security::paths(container, input.node, input.namespaces.user.is_some());
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(namespaces(input)))
@@ -220,6 +225,8 @@ fn namespaces(input: &Input<'_>) -> Vec<LinuxNamespace> {
     };
     let mut all = vec![of(LinuxNamespaceType::Mount, None)];
     let pinned = [
+        // The others belong to it; libcontainer enters it first.
+        (LinuxNamespaceType::User, &input.namespaces.user),
         (LinuxNamespaceType::Network, &input.namespaces.net),
         (LinuxNamespaceType::Ipc, &input.namespaces.ipc),
         (LinuxNamespaceType::Uts, &input.namespaces.uts),

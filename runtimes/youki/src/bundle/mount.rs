@@ -2,7 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::Mount as OciMount;
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount as OciMount};
+use podstead_runtime::security::{IdMapping, UserNamespace};
 use podstead_runtime::{ContainerSpec, Mount, NamespaceMode, Propagation};
 
 use super::Input;
@@ -40,7 +41,7 @@ pub(super) fn mounts(input: &Input<'_>) -> Result<Vec<OciMount>, Error> {
         !own.contains(at) && !["/proc", "/sys"].into_iter().any(|top| given(top) && at.starts_with(top))
     });
     for (mount, destination) in input.container.mounts.iter().zip(&own) {
-        all.push(bind(input.container, mount, destination)?);
+        all.push(bind(input.container, input.sandbox.security.namespaces.user.as_ref(), mount, destination)?);
     }
     all.sort_by_key(|mount| mount.destination().components().count());
     Ok(all)
@@ -86,8 +87,11 @@ fn files(input: &Input<'_>) -> Vec<OciMount> {
         ("/etc/hostname", &files.hostname),
         ("/etc/resolv.conf", &files.resolv_conf),
     ];
+    let users = input.sandbox.security.namespaces.user.as_ref();
     let text = text.into_iter().filter_map(|(at, file)| {
-        file.as_deref().map(|source| mount(at, "bind", source, &["rbind", "rprivate", access]))
+        let mut mount = mount(at, "bind", file.as_deref()?, &["rbind", "rprivate", access]);
+        map(&mut mount, users);
+        Some(mount)
     });
     let options = &["rbind", "rprivate", "nosuid", "noexec", "nodev", "rw"];
     text.chain(files.shm.as_deref().map(|source| mount("/dev/shm", "bind", source, options))).collect()
@@ -103,14 +107,26 @@ fn mount(at: &str, kind: &str, source: impl AsRef<Path>, options: &[&str]) -> Oc
     mount
 }
 
-fn bind(container: &ContainerSpec, asked: &Mount, destination: &Path) -> Result<OciMount, Error> {
+/// `users`: the pod's user namespace.
+fn bind(
+    container: &ContainerSpec,
+    users: Option<&UserNamespace>,
+    asked: &Mount,
+    destination: &Path,
+) -> Result<OciMount, Error> {
     let blame = Blame(&container.name);
     let at = destination.display();
     if let Some(image) = &asked.image {
         return Err(blame.unsupported(format!("the image volume {} at {at}", image.image.image)));
     }
-    if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
-        return Err(blame.unsupported(format!("an id-mapped mount at {at}")));
+    let mapped = !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty();
+    if mapped && users.is_none_or(|u| (&u.uids, &u.gids) != (&asked.uid_mappings, &asked.gid_mappings)) {
+        let reason = "only the ids of the pod's user namespace can be mapped";
+        return Err(blame.unsupported_because(format!("an id-mapped mount at {at}"), reason));
+    }
+    if users.is_some() && asked.propagation == Propagation::Bidirectional {
+        let reason = "the kernel lets no mount out of a user namespace";
+        return Err(blame.unsupported_because(format!("a bidirectional mount at {at}"), reason));
     }
     if !asked.source.is_absolute() {
         let source = asked.source.display();
@@ -135,7 +151,23 @@ fn bind(container: &ContainerSpec, asked: &Mount, destination: &Path) -> Result<
     }
     let mut mount = mount("/", "bind", &asked.source, &options);
     mount.set_destination(destination.to_owned());
+    if mapped {
+        map(&mut mount, users);
+    }
     Ok(mount)
+}
+
+/// Has a mount's owners shown as the pod's user namespace counts them. libcontainer cannot: the shim does it and takes
+/// the mark away.
+fn map(mount: &mut OciMount, users: Option<&UserNamespace>) {
+    let oci = |ids: &Vec<IdMapping>| {
+        let one = |id: &IdMapping| {
+            let mapping = LinuxIdMappingBuilder::default().container_id(id.container_id).host_id(id.host_id);
+            mapping.size(id.length).build().expect("all of it is said")
+        };
+        ids.iter().map(one).collect::<Vec<LinuxIdMapping>>()
+    };
+    mount.set_uid_mappings(users.map(|u| oci(&u.uids))).set_gid_mappings(users.map(|u| oci(&u.gids)));
 }
 
 /// libcontainer checks only proc and sysfs mounts; a bind over /proc would defeat what reads labels and limits there.
@@ -179,12 +211,27 @@ fn clean(path: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    fn ids(host_id: u32) -> Vec<IdMapping> {
+        vec![IdMapping { container_id: 0, host_id, length: 65_536 }]
+    }
+
+    fn users() -> UserNamespace {
+        UserNamespace { uids: ids(131_072), gids: ids(131_072) }
+    }
+
     fn one(change: impl FnOnce(&mut Mount)) -> Result<OciMount, Error> {
+        in_pod("without", change)
+    }
+
+    /// `name`: of the container; all but one are in a pod with a user namespace.
+    fn in_pod(name: &str, change: impl FnOnce(&mut Mount)) -> Result<OciMount, Error> {
         let mut asked = Mount { destination: "/data".into(), source: "/srv".into(), ..Mount::default() };
         change(&mut asked);
-        let container = ContainerSpec { name: "c".into(), mounts: vec![asked], ..ContainerSpec::default() };
+        let container = ContainerSpec { name: name.into(), mounts: vec![asked], ..ContainerSpec::default() };
         let destination = destinations(&container)?.remove(0);
-        bind(&container, &container.mounts[0], &destination)
+        let users = users();
+        let pods = (container.name != "without").then_some(&users);
+        bind(&container, pods, &container.mounts[0], &destination)
     }
 
     #[test]
@@ -198,15 +245,27 @@ mod tests {
     }
 
     #[test]
+    fn only_the_ids_of_the_pods_user_namespace_are_mapped_and_nothing_gets_out_of_it() {
+        let with = |name: &str, host: u32| {
+            in_pod(name, |m| (m.uid_mappings, m.gid_mappings) = (ids(host), ids(host)))
+        };
+        let mapped = with("in users", 131_072).unwrap();
+        assert_eq!(mapped.uid_mappings().as_ref().unwrap()[0].host_id(), 131_072);
+        assert_eq!(mapped.gid_mappings().as_ref().unwrap()[0].size(), 65_536);
+        for wrong in [with("in users", 65_536), with("without", 131_072)] {
+            assert!(wrong.unwrap_err().to_string().contains("id-mapped"));
+        }
+        let both = in_pod("in users", |m| m.propagation = Propagation::Bidirectional);
+        assert!(both.unwrap_err().to_string().contains("out of a user namespace"));
+    }
+
+    #[test]
     fn what_cannot_be_mounted_is_refused_by_name() {
         let refused = |change: fn(&mut Mount)| one(change).unwrap_err().to_string();
         assert!(
             refused(|m| m.image = Some(podstead_runtime::ImageVolume::default())).contains("image volume")
         );
-        assert!(
-            refused(|m| m.uid_mappings = vec![podstead_runtime::security::IdMapping::default()])
-                .contains("id-mapped")
-        );
+        assert!(refused(|m| m.uid_mappings = vec![IdMapping::default()]).contains("id-mapped"));
         assert!(refused(|m| m.source = "srv".into()).contains("not absolute"));
         for destination in
             ["", "/", "data", "/a/../b", "/dev", "/dev/", "/proc", "/proc/1", "/proc/sys/kernel"]

@@ -28,13 +28,16 @@ const V1_HIERARCHIES: [&str; 18] = [
     "unified",
 ];
 
-/// Masked paths, then read-only ones.
-pub(super) fn paths(container: &ContainerSpec, node: &NodeFacts) -> (Vec<String>, Vec<String>) {
+/// Masked paths, then read-only ones. `users`: the pod has a user namespace of its own, where `/proc` may be open.
+pub(super) fn paths(container: &ContainerSpec, node: &NodeFacts, users: bool) -> (Vec<String>, Vec<String>) {
     let security = &container.security;
     if security.privileged {
         return (Vec::new(), Vec::new());
     }
-    let (masked, mut readonly) = if security.masked_paths.is_empty() && security.readonly_paths.is_empty() {
+    let (masked, mut readonly) = if !users
+        && security.masked_paths.is_empty()
+        && security.readonly_paths.is_empty()
+    {
         (DEFAULT_MASKED_PATHS.map(str::to_owned).to_vec(), DEFAULT_READONLY_PATHS.map(str::to_owned).to_vec())
     } else {
         (security.masked_paths.clone(), security.readonly_paths.clone())
@@ -94,17 +97,18 @@ mod tests {
 
     #[test]
     fn lists_are_taken_as_given_and_defaulted_only_when_both_are_missing() {
-        let (masked, readonly) = paths(&container(|_| {}), &v2());
+        let (masked, readonly) = paths(&container(|_| {}), &v2(), false);
         assert_eq!((masked.len(), readonly.len()), (12, 5));
-        let (masked, readonly) = paths(&container(|s| s.masked_paths = vec!["/a".into()]), &v2());
+        let (masked, readonly) = paths(&container(|s| s.masked_paths = vec!["/a".into()]), &v2(), false);
         assert_eq!((masked, readonly), (vec!["/a".to_owned()], vec![]));
-        assert_eq!(paths(&container(|s| s.privileged = true), &v2()), (vec![], vec![]));
+        assert_eq!(paths(&container(|s| s.privileged = true), &v2(), false), (vec![], vec![]));
+        assert_eq!(paths(&container(|_| {}), &v2(), true), (vec![], vec![]), "procMount: Unmasked");
     }
 
     #[test]
     fn hierarchies_of_v1_are_read_only_unless_the_pod_mounts_them() {
         let has = |container: &ContainerSpec, node: &NodeFacts| {
-            paths(container, node).1.contains(&"/sys/fs/cgroup/memory".to_owned())
+            paths(container, node, false).1.contains(&"/sys/fs/cgroup/memory".to_owned())
         };
         let v1 = NodeFacts::default();
         let mut own = container(|_| {});

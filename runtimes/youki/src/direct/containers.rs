@@ -21,7 +21,7 @@ use crate::image::{self, Image};
 use crate::launch::{self, LaunchError, Shim};
 use crate::selinux;
 use crate::shim::files::write_json;
-use crate::shim::protocol::{ImageMount, Request, ShimSpec, kept, run};
+use crate::shim::protocol::{ImageMount, Request, ShimSpec, Users, kept, run};
 use crate::shim::volumes::part_of;
 
 /// A shim that makes the same container for an agent that was killed gets this long, as a new one would.
@@ -234,6 +234,10 @@ impl Inner {
             upper: dir.join("upper"),
             work: dir.join("work"),
             stdin: spec.stdin,
+            users: pod.spec.security.namespaces.user.clone().map(|ids| Users {
+                namespace: crate::namespace::user_pin(&self.layout.namespaces(&pod.id)),
+                ids,
+            }),
             no_devices: self.node.cgroup_v2 && !spec.security.privileged,
             images,
             bundle,
@@ -352,6 +356,8 @@ fn place_images(spec: &ContainerSpec, mounted: &[Image], run_dir: &Path) -> (Con
         let at = run_dir.join(format!("image-{number}"));
         mount.source = if volume.sub_path.is_empty() { at.clone() } else { part_of(&at) };
         mount.read_only = true;
+        // Its layers show the owners already.
+        (mount.uid_mappings, mount.gid_mappings) = (Vec::new(), Vec::new());
         images.push(ImageMount {
             name: volume.image.image,
             at,

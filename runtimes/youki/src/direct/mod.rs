@@ -40,6 +40,7 @@ use crate::bundle::NodeFacts;
 use crate::image::Store;
 use crate::launch::Launcher;
 use crate::network::{Network, Settings, Status};
+use crate::shim::users;
 
 /// Where things are, and whose.
 #[derive(Debug, Clone)]
@@ -112,7 +113,7 @@ impl Runtime for Direct {
             network_problem,
             cgroup_driver: Some(CgroupDriver::Cgroupfs),
             recursive_read_only: true,
-            user_namespaces: false,
+            user_namespaces: users::supported(self.0.node.kernel),
             strict_groups: true,
         })
     }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use podstead_runtime::security::UserNamespace;
 use podstead_runtime::{DnsConfig, NamespaceMode, SandboxSpec};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -16,7 +17,9 @@ use crate::bundle::{NamespacePaths, PodFiles};
 use crate::launch::{Process, Shim, shim_of};
 use crate::namespace::{self, Spec};
 use crate::shim::files::{read_json, write_json};
+use crate::shim::pause;
 use crate::shim::protocol::{State, run};
+use crate::shim::users::{ORDER, Order, outside};
 
 /// Size of a pod's `/dev/shm`, as CRI servers have it.
 const SHM: &core::ffi::CStr = c"mode=1777,size=67108864";
@@ -35,9 +38,12 @@ pub(crate) fn shares_pids(spec: &SandboxSpec) -> bool {
 }
 
 /// Makes what the first process of a shared pid namespace needs.
-pub(crate) fn make_pause_dir(layout: &Layout, id: &str) -> io::Result<()> {
+pub(crate) fn make_pause_dir(layout: &Layout, id: &str, users: bool) -> io::Result<()> {
     let dir = layout.pause(id);
     make_dir(&dir)?;
+    if users {
+        std::os::unix::fs::symlink(namespace::user_pin(&layout.namespaces(id)), dir.join(pause::USERS))?;
+    }
     write_json(&dir.join(run::LOCK), &())
 }
 
@@ -62,7 +68,8 @@ fn end_pause(layout: &Layout, id: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes all but the network and a shared pid namespace.
+/// Makes all but the network, a shared pid namespace, and the namespaces of a pod with a user namespace of its own: those
+/// are written down for who makes them.
 pub(crate) fn make(layout: &Layout, id: &str, spec: &SandboxSpec) -> io::Result<()> {
     let (net, ipc) = (!is_host_network(spec), !is_host_ipc(spec));
     let wanted = Spec {
@@ -73,14 +80,30 @@ pub(crate) fn make(layout: &Layout, id: &str, spec: &SandboxSpec) -> io::Result<
         sysctls: spec.sysctls.clone().into_iter().collect(),
     };
     make_dir(&layout.sandbox_state(id))?;
-    namespace::pin(&layout.namespaces(id), &wanted).map_err(io::Error::other)?;
+    let users = spec.security.namespaces.user.as_ref();
+    match users {
+        Some(users) => {
+            let order = Order { pins: layout.namespaces(id), spec: wanted, users: users.clone() };
+            make_dir(&order.pins)?;
+            write_json(&layout.sandbox_state(id).join(ORDER), &order)?;
+        }
+        None => drop(namespace::pin(&layout.namespaces(id), &wanted).map_err(io::Error::other)?),
+    }
     if ipc {
         let shm = layout.shm(id);
         make_dir(&shm)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("shm", &shm, "tmpfs", flags, Some(SHM))?;
+        if let Some((uid, gid)) = users.and_then(root_of) {
+            std::os::unix::fs::chown(&shm, Some(uid), Some(gid))?;
+        }
     }
     write_files(&layout.sandbox(id), spec)
+}
+
+/// The ids on the node of a user namespace's root.
+fn root_of(users: &UserNamespace) -> Option<(u32, u32)> {
+    Some((outside(&users.uids, 0)?, outside(&users.gids, 0)?))
 }
 
 /// Lets go of all but the network, which must have been given back before.
@@ -122,6 +145,8 @@ pub(crate) fn is_up(layout: &Layout, id: &str, spec: &SandboxSpec) -> bool {
     let at = |kind: &str| namespace::is_pinned(&layout.namespaces(id).join(kind));
     (is_host_network(spec) || at("net"))
         && (is_host_ipc(spec) || at("ipc"))
+        && (spec.security.namespaces.user.is_none()
+            || namespace::is_pinned(&namespace::user_pin(&layout.namespaces(id))))
         && (!shares_pids(spec) || matches!(shim_of(&layout.pause(id)), Ok(Shim::Alive(_))))
         // A pod with nothing of its own still has a directory that no reboot leaves.
         && layout.sandbox_state(id).is_dir()
@@ -136,6 +161,7 @@ pub(crate) fn namespaces(layout: &Layout, id: &str, spec: &SandboxSpec) -> Names
         ipc: at(ipc, "ipc"),
         uts: at(net, "uts"),
         pid: at(shares_pids(spec), "pid"),
+        user: spec.security.namespaces.user.as_ref().map(|_| namespace::user_pin(&layout.namespaces(id))),
     }
 }
 

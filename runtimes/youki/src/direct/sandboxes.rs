@@ -71,8 +71,12 @@ impl Inner {
             pods::make(&inner.layout, &making.id, &making.spec)
         })
         .await?;
+        if record.spec.security.namespaces.user.is_some() {
+            let made = self.launcher.users(&self.layout.sandbox_state(id)).await;
+            made.map_err(|error| super::errors::launch(doing, &error))?;
+        }
         if pods::shares_pids(&record.spec) {
-            self.make_pause(doing, id).await?;
+            self.make_pause(doing, id, record.spec.security.namespaces.user.is_some()).await?;
         }
         if !pods::is_host_network(&record.spec) {
             let attachment = attachment(self, &record);
@@ -88,9 +92,9 @@ impl Inner {
         .await
     }
 
-    async fn make_pause(self: &Arc<Self>, doing: &str, id: &str) -> Result<()> {
+    async fn make_pause(self: &Arc<Self>, doing: &str, id: &str, users: bool) -> Result<()> {
         let (inner, of) = (Arc::clone(self), id.to_owned());
-        blocking(doing, move || pods::make_pause_dir(&inner.layout, &of)).await?;
+        blocking(doing, move || pods::make_pause_dir(&inner.layout, &of, users)).await?;
         let made = self.launcher.pause(&self.layout.pause(id)).await;
         made.map_err(|error| super::errors::launch(doing, &error))?;
         let (inner, of) = (Arc::clone(self), id.to_owned());

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 
 const NAME: &CStr = c"podstead-shim";
 
@@ -24,6 +24,9 @@ impl Sealed {
         let memfd = memfd_create(NAME, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(NAME, flags))?;
         let mut copy = File::from(memfd);
         io::copy(&mut source, &mut copy)?;
+        // A process of a pod's user namespace may execute it and not read it: so the kernel lets nobody of that namespace
+        // look into the process, whatever rights it has there.
+        fchmod(&copy, Mode::from_raw_mode(0o711))?;
         fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
         Ok(Self(copy))
     }

@@ -25,7 +25,7 @@ pub(crate) use self::exec::Streams;
 use self::image::Sealed;
 pub(crate) use self::liveness::{Process, Shim, claim, orphans, shim_of, shim_process};
 use crate::shim::protocol::{Made, Reply, Request, run};
-use crate::shim::{EXEC, PAUSE, SHIM};
+use crate::shim::{EXEC, PAUSE, SHIM, USERS};
 
 /// Making a container takes milliseconds; one that takes this long hangs.
 const MAKING: Duration = Duration::from_secs(120);
@@ -120,6 +120,11 @@ impl Launcher {
     /// Starts the first process of a shared pid namespace; its directory holds an empty lock file.
     pub(crate) async fn pause(&self, dir: &Path) -> Result<()> {
         self.launch(PAUSE, dir).await
+    }
+
+    /// Makes the namespaces of a pod with a user namespace of its own; the directory holds the order.
+    pub(crate) async fn users(&self, dir: &Path) -> Result<()> {
+        self.launch(USERS, dir).await
     }
 
     async fn launch(&self, entry: &str, run_dir: &Path) -> Result<()> {

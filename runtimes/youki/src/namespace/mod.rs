@@ -9,6 +9,7 @@ mod error;
 mod loopback;
 mod pins;
 mod sysctl;
+pub mod users;
 
 use std::{
     io,
@@ -19,8 +20,9 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::sethostname,
 };
+use serde::{Deserialize, Serialize};
 
-use self::pins::{Dir, KINDS, PID};
+use self::pins::{Dir, KINDS, PID, USER};
 pub use self::{
     enter::{Address, addresses, enter_net, is_pinned},
     error::Error,
@@ -30,7 +32,7 @@ pub use self::{
 const HOSTNAME_MAX: usize = 64;
 
 /// Which namespaces a pod gets of its own and how they are set up.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// A network namespace, with only loopback, which is up.
     pub net: bool,
@@ -64,11 +66,7 @@ pub struct Pinned {
 /// a reboot, all are undone and made anew.
 pub fn pin(dir: &Path, spec: &Spec) -> Result<Pinned, Error> {
     validate(spec)?;
-    let wanted: Vec<&'static str> = KINDS
-        .into_iter()
-        .zip([spec.net, spec.ipc, spec.uts])
-        .filter_map(|(k, asked)| asked.then_some(k))
-        .collect();
+    let wanted: Vec<&'static str> = kinds(spec).collect();
     if wanted.is_empty() {
         return Ok(Pinned::default());
     }
@@ -117,22 +115,43 @@ fn validate(spec: &Spec) -> Result<(), Error> {
     sysctl::validate(spec)
 }
 
-/// Runs on a thread that is thrown away, because it never leaves the new namespaces again.
-fn make(pins: &Dir, wanted: &[&'static str], spec: &Spec) -> Result<(), Error> {
+/// The names of the files of what the spec asks for.
+fn kinds(spec: &Spec) -> impl Iterator<Item = &'static str> {
+    let asked = [spec.net, spec.ipc, spec.uts];
+    KINDS.into_iter().zip(asked).filter_map(|(kind, asked)| asked.then_some(kind))
+}
+
+fn flags(spec: &Spec) -> CloneFlags {
     let mut flags = CloneFlags::empty();
     flags.set(CloneFlags::CLONE_NEWNET, spec.net);
     flags.set(CloneFlags::CLONE_NEWIPC, spec.ipc);
     flags.set(CloneFlags::CLONE_NEWUTS, spec.uts);
-    unshare(flags).map_err(|errno| call_error("making the pod's namespaces", errno.into()))?;
+    flags
+}
+
+/// Runs on a thread that is thrown away, because it never leaves the new namespaces again.
+fn make(pins: &Dir, wanted: &[&'static str], spec: &Spec) -> Result<(), Error> {
+    unshare(flags(spec)).map_err(|errno| call_error("making the pod's namespaces", errno.into()))?;
+    set_up(spec)?;
+    sysctl::apply(spec)?;
+    // Last, so that what is pinned is also set up.
+    wanted.iter().try_for_each(|kind| pins.bind_own(kind))
+}
+
+/// Sets up the namespaces that the calling thread is in, but for their sysctls.
+fn set_up(spec: &Spec) -> Result<(), Error> {
     if let Some(name) = &spec.hostname {
         sethostname(name).map_err(|errno| call_error("setting the pod's hostname", errno.into()))?;
     }
     if spec.net {
         loopback::up().map_err(|source| call_error("bringing up the pod's loopback interface", source))?;
     }
-    sysctl::apply(spec)?;
-    // Last, so that what is pinned is also set up.
-    wanted.iter().try_for_each(|kind| pins.bind_own(kind))
+    Ok(())
+}
+
+/// The file of the pod's user namespace in the directory of its pins.
+pub fn user_pin(dir: &Path) -> PathBuf {
+    dir.join(USER)
 }
 
 /// Runs `work` on a thread of its own and waits for it. `about` is for the message only.

@@ -1,4 +1,4 @@
-//! The files namespaces are bound to: creates, mounts, unmounts and removes `net`, `ipc` and `uts` in one
+//! The files namespaces are bound to: creates, mounts, unmounts and removes `net`, `ipc`, `uts`, `pid` and `user` in one
 //! directory, relative to its descriptor, never through a symbolic link.
 
 use std::{
@@ -27,6 +27,9 @@ pub(super) const KINDS: [&str; 3] = ["net", "ipc", "uts"];
 
 /// The pid namespace's file; it needs a process inside, so it is bound to another's.
 pub(super) const PID: &str = "pid";
+
+/// The user namespace's file, of pods that have one of their own.
+pub(super) const USER: &str = "user";
 
 /// An open directory of pins.
 pub(super) struct Dir {
@@ -108,7 +111,7 @@ impl Dir {
 
     /// Removes every pin; goes on after a failure and reports the first.
     pub(super) fn remove_all(&self) -> Result<(), Error> {
-        let all = KINDS.into_iter().chain([PID]);
+        let all = KINDS.into_iter().chain([PID, USER]);
         let results: Vec<_> = all.map(|kind| self.remove(kind)).collect();
         results.into_iter().collect()
     }

@@ -6,22 +6,24 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec, User};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
 
 use super::error::{Doing as _, Error, Result};
-use super::executor::Program;
+use super::executor::{Become, Program};
 use super::files::{read_json, write_json};
-use super::protocol::{ExecEvent, ExecRequest, run};
+use super::protocol::{ExecEvent, ExecRequest, ShimSpec, run};
+use super::users::mapped;
 use super::{make, trace, wait};
 use crate::bundle;
 
@@ -155,7 +157,13 @@ fn start(
     let own = spec.process().as_ref().ok_or_else(|| Error::Asked("the container has no process".into()))?;
     let mut process = bundle::exec_process(own, &request.command, request.tty);
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().clone());
-    let program = Program { lent: seccomp.is_some() && lend(&mut process), seccomp };
+    let lent = seccomp.is_some() && lend(&mut process);
+    let (become_user, owner) = user_inside(&request.run, &mut process)?;
+    for stream in &streams {
+        make::hand_over(stream, owner)?;
+    }
+    let become_user = become_user.map(Arc::new);
+    let program = Program { seccomp, lent, become_user };
     let file = files.process();
     write_json(&file, &process).doing(|| format!("write {}", file.display()))?;
     let failed = |error: libcontainer::error::LibcontainerError| Error::Container {
@@ -177,6 +185,23 @@ fn start(
     let built = builder.as_tenant().with_detach(true).with_process(Some(file)).build();
     make::protect_again(&score);
     built.map_err(failed)
+}
+
+/// The command's user and group on the node; and, of a container in a user namespace, who it is to be there: libcontainer
+/// joins all other namespaces and is told to leave the process as it is.
+fn user_inside(run_dir: &Path, process: &mut Process) -> Result<(Option<Become>, (u32, u32))> {
+    let file = run_dir.join(run::SPEC);
+    let spec: ShimSpec = read_json(&file)
+        .doing(|| format!("read {}", file.display()))?
+        .ok_or_else(|| Error::Asked(format!("{} is missing or damaged", file.display())))?;
+    let Some(users) = spec.users else { return Ok((None, (process.user().uid(), process.user().gid()))) };
+    let namespace = std::fs::File::open(&users.namespace).doing(|| "open the pod's user namespace".into())?;
+    let user = process.user();
+    let outside =
+        (mapped(&users.ids.uids, "user", user.uid())?, mapped(&users.ids.gids, "group", user.gid())?);
+    let inside = process.clone();
+    process.set_user(User::default()).set_capabilities(None).set_no_new_privileges(None);
+    Ok((Some(Become { namespace: namespace.into(), process: inside, outside: outside.0 }), outside))
 }
 
 /// Loading a filter needs CAP_SYS_ADMIN where privileges may still be gained; the program gives it back. True if lent.

@@ -3,11 +3,17 @@
 
 use std::ffi::CString;
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use libcontainer::capabilities::{drop_privileges, reset_effective};
+use libcontainer::syscall::syscall::create_syscall;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
-use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{Gid, Uid, setgroups};
+use oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
 use rustix::fs::{Access, access};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -26,6 +32,19 @@ pub(crate) struct Program {
     pub seccomp: Option<LinuxSeccomp>,
     /// Capabilities that were lent for loading it and are given back.
     pub lent: bool,
+    /// Who a program becomes that is executed beside one in a user namespace: libcontainer joins all namespaces but that.
+    pub become_user: Option<Arc<Become>>,
+}
+
+/// A user in a user namespace.
+#[derive(Debug)]
+pub(crate) struct Become {
+    /// The user namespace.
+    pub namespace: OwnedFd,
+    /// The user's ids and capabilities inside, and whether privileges may be gained.
+    pub process: Process,
+    /// The user's id on the node.
+    pub outside: u32,
 }
 
 impl Executor for Program {
@@ -39,6 +58,9 @@ impl Executor for Program {
         if let Some(label) = process.selinux_label().as_ref().filter(|l| !l.is_empty()) {
             set_label(Path::new(NEXT_LABEL), label)
                 .map_err(|e| failed(&format!("set the SELinux label {label}"), &e))?;
+        }
+        if let Some(user) = &self.become_user {
+            become_user(user).map_err(|e| failed("become the container's user", &e))?;
         }
         signals::reset().map_err(|e| failed("give signals their usual effect", &e))?;
         if let Some(seccomp) = &self.seccomp {
@@ -59,6 +81,28 @@ impl Executor for Program {
             ExecutorValidationError::ArgValidationError(cause)
         })
     }
+}
+
+/// Enters the user namespace, which gives all rights inside and takes all outside, and keeps what the process is to have.
+fn become_user(user: &Become) -> io::Result<()> {
+    // While it is still allowed: who is inside is to find the own terminal.
+    if rustix::termios::isatty(rustix::stdio::stdin()) {
+        let uid = rustix::fs::Uid::from_raw(user.outside);
+        rustix::fs::fchown(rustix::stdio::stdin(), Some(uid), None)?;
+    }
+    setns(&user.namespace, CloneFlags::CLONE_NEWUSER)?;
+    let process = &user.process;
+    let groups = process.user().additional_gids().iter().flatten();
+    setgroups(&groups.map(|gid| Gid::from_raw(*gid)).collect::<Vec<_>>())?;
+    let syscall = create_syscall();
+    let (uid, gid) = (Uid::from_raw(process.user().uid()), Gid::from_raw(process.user().gid()));
+    syscall.set_id(uid, gid).map_err(io::Error::other)?;
+    if process.no_new_privileges() == Some(true) {
+        rustix::thread::set_no_new_privs(true)?;
+    }
+    reset_effective(&*syscall).map_err(io::Error::other)?;
+    let none = LinuxCapabilities::default();
+    drop_privileges(process.capabilities().as_ref().unwrap_or(&none), &*syscall).map_err(io::Error::other)
 }
 
 /// A label that cannot be set stops the container: it would run as whatever the runtime is.

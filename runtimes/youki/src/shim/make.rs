@@ -8,13 +8,15 @@ use std::path::Path;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::Spec;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use oci_spec::runtime::{Process, Spec};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::{Doing as _, Error, Result};
 use super::executor::Program;
-use super::files::write_json;
+use super::files::{read_json, write_json};
 use super::protocol::{ShimSpec, run};
+use super::users::mapped;
 use super::{exec, rootfs, trace};
 use crate::cgroup::Cgroup;
 use crate::{bundle, image::user};
@@ -40,7 +42,8 @@ pub(super) fn container(spec: &ShimSpec, run_dir: &Path) -> Result<Making> {
     rootfs::mount_overlay(spec)?;
     let config = resolve(spec)?;
     let process = config.process().as_ref().ok_or_else(|| Error::Asked("there is no process".into()))?;
-    rootfs::make_working_dir(&spec.rootfs, process.cwd())?;
+    let owner = owner(spec, process)?;
+    as_root(spec, || rootfs::make_working_dir(&spec.rootfs, process.cwd()))?;
     let tty = process.terminal().unwrap_or(false);
     write_json(Path::new(run::CONFIG), &config).doing(|| format!("write {}", run::CONFIG))?;
     fs::create_dir_all(run::OCI).doing(|| format!("make {}", run::OCI))?;
@@ -48,7 +51,8 @@ pub(super) fn container(spec: &ShimSpec, run_dir: &Path) -> Result<Making> {
         .with_executor(Program::default())
         .with_root_path(run_dir.join(run::OCI))
         .map_err(|error| failed(&error, run_dir))?;
-    let made = if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, spec.stdin, run_dir) };
+    let made =
+        if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, spec.stdin, owner, run_dir) };
     let made = made.map_err(|error| match error {
         Error::Container { doing, cause } if cause.contains("chdir") => Error::Container {
             doing,
@@ -82,16 +86,59 @@ fn failed(error: &libcontainer::error::LibcontainerError, run_dir: &Path) -> Err
     Error::Container { doing: "make the container", cause: trace::explain(error, &run_dir.join(run::LOG)) }
 }
 
-fn with_pipes(builder: ContainerBuilder, stdin: bool, run_dir: &Path) -> Result<Making> {
+/// The ids on the node of the container's user, who must be in its user namespace, with all groups.
+fn owner(spec: &ShimSpec, process: &Process) -> Result<(u32, u32)> {
+    let user = process.user();
+    let Some(users) = &spec.users else { return Ok((user.uid(), user.gid())) };
+    for group in user.additional_gids().iter().flatten() {
+        mapped(&users.ids.gids, "group", *group)?;
+    }
+    Ok((mapped(&users.ids.uids, "user", user.uid())?, mapped(&users.ids.gids, "group", user.gid())?))
+}
+
+/// Makes files as the container's root would.
+fn as_root<T>(spec: &ShimSpec, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(users) = &spec.users else { return work() };
+    let (uid, gid) = (mapped(&users.ids.uids, "user", 0)?, mapped(&users.ids.gids, "group", 0)?);
+    let (own_uid, own_gid) = (setfsuid(Uid::from_raw(uid)), setfsgid(Gid::from_raw(gid)));
+    let outcome = work();
+    setfsgid(own_gid);
+    setfsuid(own_uid);
+    outcome
+}
+
+/// Writes down where the container's root file system seems to be for those who join it: the place that it was made in
+/// is gone by then.
+pub(super) fn name_root(run_dir: &Path, rootfs: &Path) -> Result<()> {
+    let file = run_dir.join(run::CONFIG);
+    let config: Option<Spec> = read_json(&file).doing(|| format!("read {}", run::CONFIG))?;
+    let mut config = config.ok_or_else(|| Error::Asked(format!("{} is damaged", run::CONFIG)))?;
+    if let Some(root) = config.root_mut() {
+        root.set_path(rootfs.to_owned());
+    }
+    write_json(&file, &config).doing(|| format!("write {}", run::CONFIG))
+}
+
+/// Gives a pipe to the user and group who may open it anew.
+pub(super) fn hand_over(pipe: &OwnedFd, (uid, gid): (u32, u32)) -> Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    rustix::fs::fchown(pipe, Some(uid), Some(gid)).doing(|| "hand over a pipe".into())
+}
+
+/// `owner`: who may open the output anew, as programs do that write to `/dev/stdout`.
+fn with_pipes(builder: ContainerBuilder, stdin: bool, owner: (u32, u32), run_dir: &Path) -> Result<Making> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
     let (stdin, input) = if stdin {
         let (stdin, input) = pipe()?;
+        hand_over(&stdin, owner)?;
         (stdin, Some(input))
     } else {
         let null = fs::File::open("/dev/null").doing(|| "open /dev/null".into())?;
         (null.into(), None)
     };
     let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
+    hand_over(&out_end, owner)?;
+    hand_over(&err_end, owner)?;
     let builder = builder.with_stdin(stdin).with_stdout(out_end).with_stderr(err_end);
     Ok(Making { container: build(builder, run_dir)?, output: Output::Pipes(out, err), input })
 }

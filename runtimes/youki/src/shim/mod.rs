@@ -11,12 +11,14 @@ mod executor;
 pub(crate) mod files;
 mod log;
 mod make;
-mod pause;
+pub(crate) mod pause;
 pub(crate) mod protocol;
 mod rootfs;
 mod serve;
 mod signals;
+mod stage;
 mod trace;
+pub(crate) mod users;
 pub(crate) mod volumes;
 mod wait;
 
@@ -30,6 +32,9 @@ pub(crate) use self::serve::{start_ticks, whole_file};
 pub(crate) const SHIM: &str = "container-shim";
 /// First argument of what makes a shared pid namespace; the second is a directory for its state.
 pub(crate) const PAUSE: &str = "sandbox-pause";
+/// First argument of what makes the namespaces of a pod with a user namespace of its own; the second is the directory
+/// of its order.
+pub(crate) const USERS: &str = "sandbox-users";
 /// First argument of an exec's process; its standard input is a socket.
 pub(crate) const EXEC: &str = "container-exec";
 
@@ -46,6 +51,15 @@ pub fn dispatch() -> Option<ExitCode> {
     }
     if entry == OsStr::new(pause::INSIDE) {
         return Some(pause::inside(&PathBuf::from(args.next()?)));
+    }
+    if entry == OsStr::new(pause::AMID) {
+        return Some(pause::amid(&PathBuf::from(args.next()?)));
+    }
+    if entry == OsStr::new(USERS) {
+        return Some(users::main(&PathBuf::from(args.next()?)));
+    }
+    if entry == OsStr::new(users::INSIDE) {
+        return Some(users::inside(&PathBuf::from(args.next()?)));
     }
     (entry == OsStr::new(EXEC)).then(exec::main)
 }

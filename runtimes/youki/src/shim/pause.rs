@@ -5,22 +5,44 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
 use super::error::{Doing as _, Error, Result};
 use super::files::write_json;
 use super::protocol::{Made, State, run};
-use super::serve::{lock, start_ticks, tell};
+use super::serve::{lock, start_ticks, tell, whole_file};
 use super::wait;
+use crate::launch::{Shim, shim_of};
+
+/// A link to the pod's user namespace, in the directory, for pods that have one of their own.
+pub(crate) const USERS: &str = "users";
 
 /// First argument of the process inside the new namespace.
 pub(super) const INSIDE: &str = "sandbox-pause-inside";
 
+/// First argument of the process that makes the namespace of a pod with a user namespace of its own.
+pub(super) const AMID: &str = "sandbox-pause-amid";
+
 /// Makes the namespace and its first process, which goes on alone.
 pub(super) fn main(dir: &Path) -> ExitCode {
+    let users = dir.join(USERS);
+    if users.is_symlink() {
+        return match of_users(dir, &users) {
+            Ok(()) => {
+                tell(&Made::Created);
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                tell(&Made::Failed(error.to_string()));
+                ExitCode::FAILURE
+            }
+        };
+    }
     let started = unshare(CloneFlags::CLONE_NEWPID).doing(|| "make a pid namespace".into()).and_then(|()| {
         let mut inside = Command::new("/proc/self/exe");
         inside.arg0("podstead-pause").arg(INSIDE).arg(dir).stdin(Stdio::null());
@@ -35,8 +57,70 @@ pub(super) fn main(dir: &Path) -> ExitCode {
     }
 }
 
+/// The same for a pod with a user namespace: who makes the namespace must be inside, and is then nobody on the node. So it
+/// is given the open lock, and what it made is written down here.
+fn of_users(dir: &Path, users: &Path) -> Result<()> {
+    let lock = fs::OpenOptions::new().write(true).open(dir.join(run::LOCK));
+    let lock = lock.doing(|| format!("open the lock in {}", dir.display()))?;
+    let mut amid = Command::new("/proc/self/exe");
+    amid.arg0("podstead-pause")
+        .arg(AMID)
+        .arg(users)
+        .stdin(lock)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    let said = amid.output().doing(|| "start the maker of the pod's pid namespace".into())?.stdout;
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    let pid: i32 = said.parse().map_err(|_| Error::Asked(said))?;
+    let state = State { pid, start_ticks: start_ticks(Pid::from_raw(pid))?, started_at: None };
+    write_json(&dir.join(run::STATE), &state).doing(|| format!("write {}", dir.display()))?;
+    // Once it has the lock, whoever looks finds it alive.
+    for _ in 0..1000 {
+        match shim_of(dir) {
+            Ok(Shim::Alive(_)) => return Ok(()),
+            _ => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    Err(Error::Asked("the pod's first process did not begin".into()))
+}
+
+/// Makes the namespace inside the user namespace; tells the number of its first process.
+pub(super) fn amid(users: &Path) -> ExitCode {
+    let started = (|| {
+        let namespace = fs::File::open(users).doing(|| "open the pod's user namespace".into())?;
+        setns(&namespace, CloneFlags::CLONE_NEWUSER).doing(|| "enter the pod's user namespace".into())?;
+        setgroups(&[]).doing(|| "leave the node's groups".into())?;
+        let (root, group) = (Uid::from_raw(0), Gid::from_raw(0));
+        setresgid(group, group, group).doing(|| "become the pod's root".into())?;
+        setresuid(root, root, root).doing(|| "become the pod's root".into())?;
+        unshare(CloneFlags::CLONE_NEWPID).doing(|| "make a pid namespace".into())?;
+        let mut inside = Command::new("/proc/self/exe");
+        inside.arg0("podstead-pause").arg(INSIDE).arg("-").stdout(Stdio::null());
+        inside.spawn().doing(|| "start the pod's first process".into())
+    })();
+    match started {
+        Ok(inside) => println!("{}", inside.id()),
+        Err(error) => println!("{error}"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// As [`inside`], with the lock as its standard input.
+fn inside_users() -> ExitCode {
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"podstead-pause");
+    if fcntl(0, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))).is_err() {
+        return ExitCode::FAILURE;
+    }
+    collect();
+    ExitCode::SUCCESS
+}
+
 /// The first process.
 pub(super) fn inside(dir: &Path) -> ExitCode {
+    if dir == Path::new("-") {
+        return inside_users();
+    }
     match settle(dir) {
         Ok(_lock) => {
             tell(&Made::Created);

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use podstead_runtime::Time;
+use podstead_runtime::security::UserNamespace;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
@@ -64,10 +65,22 @@ pub struct ShimSpec {
     /// Images that are mounted into the container.
     #[serde(default)]
     pub images: Vec<ImageMount>,
+    /// The pod's user namespace, if it has one of its own.
+    #[serde(default)]
+    pub users: Option<Users>,
     /// The OCI configuration, its user not resolved yet.
     pub bundle: Bundle,
     /// The container's cgroup, absolute below each hierarchy's root.
     pub cgroup: String,
+}
+
+/// The user namespace that a container is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Where it is pinned.
+    pub namespace: PathBuf,
+    /// Its ids.
+    pub ids: UserNamespace,
 }
 
 /// An image as the source of a mount.

@@ -20,7 +20,7 @@ use super::files::{read_json, write_json};
 use super::log::{Lines, LogFile, Stream};
 use super::make::{self, Output};
 use super::protocol::{Exit, Made, Reply, Request, ShimSpec, State, kept, run};
-use super::{rootfs, trace, volumes, wait};
+use super::{rootfs, stage, trace, volumes, wait};
 use crate::cgroup::Cgroup;
 
 /// How long output may still come after the container's last process is gone: only from one that moved itself elsewhere.
@@ -88,10 +88,17 @@ fn make(run_dir: &Path) -> Result<Shim> {
     let listener = UnixListener::bind(run::SOCKET).doing(|| "listen for the agent".into())?;
     let score = make::protect();
     let home = rootfs::leave_home(&mut spec, run_dir)?;
+    let lasting_root = spec.rootfs.clone();
+    stage::map_layers(&mut spec, run_dir)?;
     volumes::images(&spec)?;
     volumes::seclude(&mut spec, run_dir)?;
+    stage::set(&mut spec)?;
     let made = make::container(&spec, run_dir)?;
     rootfs::go_home(&home)?;
+    if spec.rootfs != lasting_root {
+        make::name_root(run_dir, &lasting_root)?;
+        spec.rootfs = lasting_root;
+    }
     make::protect_again(&score);
     let pid = made.container.pid().ok_or_else(|| Error::Asked("the container has no process".into()))?;
     let state = State { pid: pid.as_raw(), start_ticks: start_ticks(pid)?, started_at: None };

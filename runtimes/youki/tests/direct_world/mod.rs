@@ -96,12 +96,27 @@ pub async fn world() -> Libcontainer {
         .get_or_init(|| async {
             clean_up_afterwards();
             let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/images/out/busybox.tar");
+            network();
             let runtime = open("podstead").await;
             let imported = runtime.import_image(&archive, None, PullProgress::none()).await;
             imported.expect("the busybox image; these tests need root and `make images`");
         })
         .await;
     Libcontainer { ours: open("podstead").await, stranger: open("somebody-else").await }
+}
+
+/// A network for pods that want one of their own.
+fn network() {
+    let conf = directory().join("net.d");
+    let leases = directory().join("leases");
+    let leases = leases.display();
+    let (second, third) = (std::process::id() % 64 + 192, std::process::id() / 64 % 256);
+    let list = format!(
+        r#"{{"cniVersion": "1.0.0", "name": "pods", "plugins": [{{"type": "ptp", "ipam": {{"type": "host-local",
+            "dataDir": "{leases}", "ranges": [[{{"subnet": "10.{second}.{third}.0/24"}}]]}}}}]}}"#
+    );
+    std::fs::create_dir_all(&conf).expect("make the networks' directory");
+    std::fs::write(conf.join("90-pods.conflist"), list).expect("write the network");
 }
 
 /// Leaves a process behind that waits for this one's end and then takes everything away.
