@@ -57,9 +57,10 @@ fn serve(socket: &UnixStream) -> Result<()> {
     } else {
         None
     };
-    let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &files, &log)?;
+    let (pid, owner) =
+        start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &files, &log)?;
     // From here on there is a command: it never outlives this process, whatever fails.
-    let ended = announce(socket, console).and_then(|()| outcome(socket, pid));
+    let ended = announce(socket, console, owner).and_then(|()| outcome(socket, pid));
     if ended.is_err() {
         // Not waited for yet, so that its number is still its own.
         let _ = kill(pid, Signal::SIGKILL);
@@ -69,9 +70,14 @@ fn serve(socket: &UnixStream) -> Result<()> {
     told
 }
 
-/// Tells that the command runs, and hands over its terminal.
-fn announce(socket: &UnixStream, console: Option<(UnixListener, std::path::PathBuf)>) -> Result<()> {
+/// Tells that the command runs, and hands over its terminal, which is the command's user's.
+fn announce(
+    socket: &UnixStream,
+    console: Option<(UnixListener, std::path::PathBuf)>,
+    owner: u32,
+) -> Result<()> {
     let master = console.map(|(listener, _)| terminal(&listener)).transpose()?;
+    master.iter().try_for_each(|master| make::give_terminal(master, owner))?;
     tell(socket, &ExecEvent::Started, master.as_ref().map(OwnedFd::as_fd))
 }
 
@@ -141,13 +147,14 @@ fn short(dir: &Path, path: &Path) -> Result<std::path::PathBuf> {
     Ok(path.file_name().map(Into::into).unwrap_or_default())
 }
 
+/// The command and the number of its user on the node.
 fn start(
     request: &ExecRequest,
     streams: Vec<OwnedFd>,
     console: Option<&Path>,
     files: &Leftovers<'_>,
     log: &Path,
-) -> Result<Pid> {
+) -> Result<(Pid, u32)> {
     let config = request.run.join(run::CONFIG);
     let spec: Spec = read_json(&config)
         .doing(|| format!("read {}", config.display()))?
@@ -167,6 +174,8 @@ fn start(
         .with_root_path(request.run.join(run::OCI))
         .map_err(failed)?
         .with_console_socket(console);
+    let owner = make::host_user(&spec, &process);
+    make::give(&streams, owner)?;
     let mut streams = streams.into_iter();
     if let (Some(stdin), Some(stdout), Some(stderr)) = (streams.next(), streams.next(), streams.next()) {
         builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
@@ -176,7 +185,7 @@ fn start(
     let score = make::own_score();
     let built = builder.as_tenant().with_detach(true).with_process(Some(file)).build();
     make::protect_again(&score);
-    built.map_err(failed)
+    built.map(|pid| (pid, owner)).map_err(failed)
 }
 
 /// Loading a filter needs CAP_SYS_ADMIN where privileges may still be gained; the program gives it back. True if lent.

@@ -8,8 +8,10 @@ use std::path::Path;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
+use rustix::fs::{FileType, Uid, fchown, fstat};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
 use super::error::{Doing as _, Error, Result};
 use super::executor::Program;
@@ -48,7 +50,12 @@ pub(super) fn container(spec: &ShimSpec, run_dir: &Path) -> Result<Making> {
         .with_executor(Program::default())
         .with_root_path(run_dir.join(run::OCI))
         .map_err(|error| failed(&error, run_dir))?;
-    let made = if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, spec.stdin, run_dir) };
+    let owner = host_user(&config, process);
+    let made = if tty {
+        with_terminal(builder, owner, run_dir)
+    } else {
+        with_pipes(builder, spec.stdin, owner, run_dir)
+    };
     let made = made.map_err(|error| match error {
         Error::Container { doing, cause } if cause.contains("chdir") => Error::Container {
             doing,
@@ -82,7 +89,7 @@ fn failed(error: &libcontainer::error::LibcontainerError, run_dir: &Path) -> Err
     Error::Container { doing: "make the container", cause: trace::explain(error, &run_dir.join(run::LOG)) }
 }
 
-fn with_pipes(builder: ContainerBuilder, stdin: bool, run_dir: &Path) -> Result<Making> {
+fn with_pipes(builder: ContainerBuilder, stdin: bool, owner: u32, run_dir: &Path) -> Result<Making> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
     let (stdin, input) = if stdin {
         let (stdin, input) = pipe()?;
@@ -92,15 +99,50 @@ fn with_pipes(builder: ContainerBuilder, stdin: bool, run_dir: &Path) -> Result<
         (null.into(), None)
     };
     let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
+    give([&stdin, &out_end, &err_end], owner)?;
     let builder = builder.with_stdin(stdin).with_stdout(out_end).with_stderr(err_end);
     Ok(Making { container: build(builder, run_dir)?, output: Output::Pipes(out, err), input })
 }
 
-fn with_terminal(builder: ContainerBuilder, run_dir: &Path) -> Result<Making> {
+/// The number on the node of the user that a process of the container runs as.
+pub(super) fn host_user(config: &Spec, process: &Process) -> u32 {
+    let uid = process.user().uid();
+    let mappings = config.linux().as_ref().and_then(|linux| linux.uid_mappings().as_ref());
+    let fits =
+        |m: &&LinuxIdMapping| (m.container_id()..m.container_id().saturating_add(m.size())).contains(&uid);
+    let mapping = mappings.and_then(|all| all.iter().find(fits));
+    mapping.map_or(uid, |m| m.host_id() + (uid - m.container_id()))
+}
+
+/// Makes pipes this user's: a program that is not root may open its streams once more by their names, `/dev/stderr`. What
+/// is no pipe keeps its owner.
+pub(super) fn give<'a>(streams: impl IntoIterator<Item = &'a OwnedFd>, owner: u32) -> Result<()> {
+    for stream in streams {
+        let kind = fstat(stream).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if kind.doing(|| "look at a stream".into())? == FileType::Fifo {
+            change_owner(stream, owner)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same for a terminal, whose other side this is. By its descriptor: paths below the container's root are not ours.
+pub(super) fn give_terminal(master: &OwnedFd, owner: u32) -> Result<()> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let terminal = ioctl_tiocgptpeer(master, flags).doing(|| "open the terminal".into())?;
+    change_owner(&terminal, owner)
+}
+
+fn change_owner(stream: &OwnedFd, owner: u32) -> Result<()> {
+    fchown(stream, Some(Uid::from_raw(owner)), None).doing(|| "give a stream to the container's user".into())
+}
+
+fn with_terminal(builder: ContainerBuilder, owner: u32, run_dir: &Path) -> Result<Making> {
     let path = run_dir.join("console");
     let listener = UnixListener::bind("console").doing(|| "listen for the terminal".into())?;
     let container = build(builder.with_console_socket(Some(&path)), run_dir)?;
     let master = exec::terminal(&listener)?;
+    give_terminal(&master, owner)?;
     let _ = fs::remove_file(&path);
     Ok(Making { container, output: Output::Terminal(master), input: None })
 }
