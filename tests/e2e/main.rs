@@ -3,6 +3,7 @@
 
 mod cli;
 mod describe;
+mod field;
 mod images;
 mod library;
 mod life;
@@ -13,6 +14,7 @@ mod probes;
 mod pulls;
 mod rotation;
 mod security;
+mod settings;
 mod slices;
 mod storm;
 mod support;
