@@ -2,6 +2,7 @@
 //! an address, a network, and an `/etc` and `/var` of its own (`tests/support/own-node.sh`), on both backends.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -161,7 +162,7 @@ async fn logs(node: &Node, pods: &[&&str]) -> String {
         let Ok(Some((_, containers))) = node.pod(name).see().await else { continue };
         for container in containers {
             let text = std::fs::read_to_string(&container.log_path).unwrap_or_default();
-            all += &format!("log of {name}, {} {}:\n{text}", container.name, container.attempt);
+            let _ = write!(all, "log of {name}, {} {}:\n{text}", container.name, container.attempt);
         }
     }
     all

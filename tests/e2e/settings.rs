@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use podstead::testing::{Node, PodHandle};
-use podstead_runtime::{Container, ImageSpec, Runtime};
 
 use crate::support::{Host, on_both};
 
@@ -39,8 +38,7 @@ fn manifest(name: &str, pod: &str, containers: &[(&str, &str)], script: &str) ->
 fn cgroup_file(pid: u32, controller: &str, legacy: &str, unified: &str) -> (PathBuf, String) {
     let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups");
     let path = |line: &str| line.splitn(3, ':').nth(2).unwrap_or_default().to_owned();
-    let has =
-        |line: &&str| line.splitn(3, ':').nth(1).is_some_and(|all| all.split(',').any(|c| c == controller));
+    let has = |line: &&str| line.split(':').nth(1).is_some_and(|all| all.split(',').any(|c| c == controller));
     let (dir, path, file) = match own.lines().find(has) {
         Some(line) => (format!("/sys/fs/cgroup/{controller}"), path(line), legacy),
         None => ("/sys/fs/cgroup".to_owned(), path(own.lines().next().unwrap_or_default()), unified),
@@ -65,7 +63,7 @@ async fn requests_and_limits_are_the_kernels(host: &Host) {
     ] {
         let pod = node.apply(name, &manifest(name, "", &[("c", &settings)], script)).expect("apply");
         pod.logged("c", |log| log == "ready\n").await.expect("runs");
-        let pid = first_process(&node, &pod).await;
+        let pid = first_process(&pod).await;
         let (dir, memory) = cgroup_file(pid, "memory", "memory.limit_in_bytes", "memory.max");
         let uid = pod.container("c").await.expect("there").pod_uid();
         let parent = format!("{}/kubepods{class}/pod{uid}/", node.config().cgroup_root, uid = uid.as_str());
@@ -103,14 +101,13 @@ async fn requests_and_limits_are_the_kernels(host: &Host) {
 }
 
 /// The number of the container's first process on the node.
-async fn first_process(node: &Node, pod: &PodHandle<'_>) -> u32 {
-    let pid = pod.container("c").await.expect("there").pid;
-    if pid != 0 {
-        return pid;
+async fn first_process(pod: &PodHandle<'_>) -> u32 {
+    let container = pod.container("c").await.expect("there");
+    if container.pid != 0 {
+        return container.pid;
     }
     // A server that does not tell: whoever has the pod's uid in the name of its cgroup and runs what was said.
-    let uid = pod.container("c").await.expect("there").pod_uid().as_str().to_owned();
-    let _ = node;
+    let uid = container.pod_uid().as_str().to_owned();
     let all = std::fs::read_dir("/proc").expect("list").flatten();
     let mut pids = all.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
     let read =
