@@ -7,10 +7,10 @@ shellcheck := $(shell command -v shellcheck 2>/dev/null)
 scripts := $(wildcard $(support)/*.sh fixtures/images/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build images demo test test-v2 lint bench clean
+.PHONY: help deps build images field-images demo test test-v2 lint bench clean
 
 help: ## what there is
-	@sed -nE 's/^([a-z0-9-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 deps: ## install what building, demo and tests need (Debian 12 and later, Fedora; root)
 	@$(support)/deps.sh
@@ -24,7 +24,10 @@ images: ## the test images as OCI archives, fixtures/images/out
 demo: deps images ## an nginx and a hello pod on the direct backend: ps, and a page from the pod
 	@$(support)/demo.sh
 
-test: deps images ## all tests, on containerd and libcontainer, then again on cgroup v2 where that can be had
+field-images: ## the images of the manifests in fixtures/manifests/field, from packages of Debian
+	@fixtures/images/field.sh > /dev/null || [ $$? = 77 ]
+
+test: deps images field-images ## all tests, on containerd and libcontainer, then again on cgroup v2 where that can be had
 ifdef nextest
 	cargo nextest run --workspace --locked --no-fail-fast $(if $(CI),--profile ci)
 	cargo test --workspace --locked --doc

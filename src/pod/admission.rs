@@ -175,8 +175,7 @@ mod tests {
     #[test]
     fn user_namespaces_need_a_runtime_that_can() {
         let mut node = NodeFacts::default();
-        let words =
-            "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+        let words = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
         let refused = Err(("UserNamespacesNotSupported", words.to_owned()));
         assert_eq!(admitted(&node, "hostUsers: false"), refused);
         assert_eq!(admitted(&node, "hostUsers: true"), Ok(()));

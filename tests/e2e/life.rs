@@ -11,7 +11,9 @@ on_both!(
     init_containers_run_in_order_before_the_others_and_sidecars_stay,
     a_failed_init_container_is_tried_again_or_ends_the_pod,
     sidecars_end_after_the_containers_they_serve,
+    sidecars_hold_back_what_comes_after_them_and_end_in_reverse,
     hooks_are_part_of_starts_and_stops,
+    hooks_may_be_requests_and_pauses,
     a_container_that_fails_its_liveness_probe_is_started_anew,
     readiness_follows_the_probe_and_survives_the_agent,
     containers_have_policies_of_their_own,
@@ -38,7 +40,7 @@ fn container(name: &str, script: &str, more: &str) -> String {
 }
 
 /// The pod as `podstead pods -o json` shows it.
-fn shown(node: &podstead::testing::Node, name: &str) -> serde_json::Value {
+pub fn shown(node: &podstead::testing::Node, name: &str) -> serde_json::Value {
     let list: serde_json::Value =
         serde_json::from_str(&podstead(node, &["pods", "-o", "json"])).expect("a list of pods");
     let items = list["items"].as_array().expect("items").clone();
@@ -46,7 +48,7 @@ fn shown(node: &podstead::testing::Node, name: &str) -> serde_json::Value {
 }
 
 /// Waits until what is shown of the pod is so.
-async fn until_shown(
+pub async fn until_shown(
     node: &podstead::testing::Node,
     name: &str,
     what: &str,
@@ -62,7 +64,7 @@ async fn until_shown(
     panic!("{name}: {what}: {:#}", shown(node, name)["status"]);
 }
 
-fn condition(status: &serde_json::Value, kind: &str) -> String {
+pub fn condition(status: &serde_json::Value, kind: &str) -> String {
     let all = status["conditions"].as_array().cloned().unwrap_or_default();
     let found = all.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default();
     found["status"].as_str().unwrap_or_default().to_owned()
@@ -71,7 +73,7 @@ fn condition(status: &serde_json::Value, kind: &str) -> String {
 async fn init_containers_run_in_order_before_the_others_and_sidecars_stay(host: &Host) {
     let node = host.node().await;
     let spec = String::from("  initContainers:\n")
-        + &container("first", "sleep 0.3; echo first >> /shared/order", "")
+        + &container("first", "sleep 2; echo first >> /shared/order", "")
         + &container("side", "echo side >> /shared/order; exec sleep 1000", "    restartPolicy: Always\n")
         + &container("second", "echo second >> /shared/order", "")
         + "  containers:\n"
@@ -138,6 +140,88 @@ async fn sidecars_end_after_the_containers_they_serve(host: &Host) {
     }
     assert!(lonely, "the sidecar was never seen alone");
     node.empty().await.expect("all is gone");
+}
+
+async fn sidecars_hold_back_what_comes_after_them_and_end_in_reverse(host: &Host) {
+    let node = host.node().await;
+    let dir = node.dir().join("told");
+    std::fs::create_dir(&dir).expect("mkdir");
+    // Were it not waited for, the first would be faster.
+    let sidecar = |name: &str, slow: &str| {
+        let script = format!(
+            "trap '{slow} echo {name} >> /told/ended; exit 0' TERM\nsleep 1; echo {name} >> /told/begun; touch /tmp/up\n\
+             while :; do sleep 0.1; done"
+        );
+        let probe = "    restartPolicy: Always\n    startupProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1}\n";
+        container(name, &script, probe)
+    };
+    let app =
+        "trap 'echo app >> /told/ended; exit 0' TERM\necho app >> /told/begun; while :; do sleep 0.1; done";
+    let spec = String::from("  initContainers:\n")
+        + &sidecar("first", "")
+        + &sidecar("second", "sleep 2;")
+        + "  containers:\n"
+        + &container("app", app, "");
+    let manifest = pod("gates", &spec)
+        .replace("{name: shared, mountPath: /shared}", "{name: told, mountPath: /told}")
+        .replace(
+            "{name: shared, emptyDir: {}}",
+            &format!("{{name: told, hostPath: {{path: {}}}}}", dir.display()),
+        )
+        .replace("terminationGracePeriodSeconds: 4", "terminationGracePeriodSeconds: 20");
+    node.apply("gates", &manifest).expect("apply");
+    let told = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    until_shown(&node, "gates-node", "the app began", |_| told("begun").ends_with("app\n")).await;
+    assert_eq!(told("begun"), "first\nsecond\napp\n");
+    node.remove("gates").expect("remove");
+    node.empty().await.expect("all is gone");
+    assert_eq!(told("ended"), "app\nsecond\nfirst\n");
+}
+
+async fn hooks_may_be_requests_and_pauses(host: &Host) {
+    let node = host.node().await;
+    // The server's log of requests tells which came; the pause is seen from how long the end takes.
+    let manifest = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: asked}
+spec:
+  terminationGracePeriodSeconds: 20
+  containers:
+  - name: server
+    image: localhost/podstead/busybox:1
+    command: [/bin/sh, -c]
+    args:
+    - |
+      mkdir -p /www; echo x > /www/begin; echo x > /www/end
+      trap 'echo term; exit 0' TERM
+      httpd -f -vv -p 8080 -h /www & while :; do sleep 0.1; done
+    ports: [{name: http, containerPort: 8080}]
+    lifecycle:
+      preStop: {httpGet: {path: /end, port: http, httpHeaders: [{name: X-Mark, value: own}]}}
+  - name: asking
+    image: localhost/podstead/busybox:1
+    command: [/bin/sh, -c, "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"]
+    lifecycle:
+      postStart: {httpGet: {path: /begin, port: 8080}}
+      preStop: {sleep: {seconds: 3}}
+"#;
+    let handle = node.apply("asked", manifest).expect("apply");
+    handle.running().await.expect("it runs");
+    handle.logged("asking", |log| log == "up\n").await.expect("it runs");
+    handle.logged("server", |log| log.contains("url:/begin")).await.expect("the hook's request");
+    let (_, containers) = handle.see().await.expect("see").expect("there");
+    let path = containers.iter().find(|c| c.name == "server").expect("there").log_path.clone();
+    let kept = node.dir().join("kept.log");
+    std::fs::hard_link(path, &kept).expect("keep its log");
+    let begun = std::time::Instant::now();
+    node.remove("asked").expect("remove");
+    node.empty().await.expect("all is gone");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(20), "{took:?}");
+    let log = std::fs::read_to_string(kept).expect("read");
+    let (end, term) = (log.find("url:/end"), log.find(" term"));
+    assert!(end.is_some() && end < term, "asked before it was told to end: {log}");
 }
 
 async fn hooks_are_part_of_starts_and_stops(host: &Host) {
@@ -239,6 +323,7 @@ async fn containers_have_policies_of_their_own(host: &Host) {
         .await
         .map(|attempt| assert_eq!(attempt, 1))
         .expect("it ends");
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(handle.container("once").await.expect("kept").attempt, 0);
 }
 

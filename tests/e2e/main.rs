@@ -3,6 +3,7 @@
 
 mod cli;
 mod describe;
+mod field;
 mod images;
 mod library;
 mod life;
@@ -15,6 +16,7 @@ mod pulls;
 mod room;
 mod rotation;
 mod security;
+mod settings;
 mod slices;
 mod storm;
 mod support;

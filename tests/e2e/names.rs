@@ -13,6 +13,7 @@ on_both!(
     a_pod_on_the_nodes_network_has_the_nodes_names_and_its_own_aliases,
     a_name_that_the_kernel_cannot_hold_is_said,
     ports_of_the_node_lead_to_the_pod,
+    a_pod_has_the_addresses_of_both_families_that_the_network_gives,
 );
 
 fn pod(name: &str, spec: &str) -> String {
@@ -181,21 +182,20 @@ fn free_port() -> u16 {
 }
 
 /// The network plugins give a pod an address of each family; the pod and whoever asks for its addresses see both.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_has_the_addresses_of_both_families_that_the_network_gives() {
+async fn a_pod_has_the_addresses_of_both_families_that_the_network_gives(host: &Host) {
     let dir = tempfile::tempdir().expect("a directory");
-    let id = std::process::id();
+    let unique = std::process::id() * 2 + u32::from(host.endpoint().is_some());
     let list = serde_json::json!({
         "cniVersion": "1.0.0",
-        "name": format!("dual{id}"),
+        "name": format!("dual{unique}"),
         "plugins": [{
             "type": "ptp",
             "ipam": {
                 "type": "host-local",
                 "dataDir": dir.path().join("leases"),
                 "ranges": [
-                    [{ "subnet": format!("10.201.{}.0/24", id % 256) }],
-                    [{ "subnet": format!("fd00:c9:{:x}::/64", id % 65536) }]
+                    [{ "subnet": format!("10.201.{}.0/24", unique % 256) }],
+                    [{ "subnet": format!("fd00:c9:{:x}::/64", unique % 65536) }]
                 ]
             }
         }]
@@ -203,15 +203,31 @@ async fn a_pod_has_the_addresses_of_both_families_that_the_network_gives() {
     let conf = dir.path().join("net.d");
     std::fs::create_dir(&conf).expect("mkdir");
     std::fs::write(conf.join("10-dual.conflist"), list.to_string()).expect("write");
-    let node = Host::direct().builder().cni_conf_dir(&conf).start().await.expect("start the node");
-    let node = crate::support::with_images(node).await;
-    let pod = node.apply("dual", &pod("dual", "")).expect("apply");
+    host.take_network(&list.to_string());
+    let node = host.started(host.builder().cni_conf_dir(&conf)).await;
+    let script = "apiVersion: v1\nkind: Pod\nmetadata: {name: told, namespace: web}\nspec:\n  terminationGracePeriodSeconds: 2\n  \
+                  containers:\n  - name: c\n    image: localhost/podstead/busybox:1\n    \
+                  command: [/bin/sh, -c, 'echo $IPS; exec sleep 1000']\n    \
+                  env: [{name: IPS, valueFrom: {fieldRef: {fieldPath: status.podIPs}}}]\n";
+    let pod = node.apply("told", script).expect("apply");
     pod.running().await.expect("runs");
     let ips = pod.until("two addresses", |sandbox, _| sandbox.ips.clone().filter(|ips| ips.len() == 2)).await;
     let ips = ips.expect("two addresses");
     assert!(ips[0].is_ipv4() && ips[1].is_ipv6(), "in the order of the configuration: {ips:?}");
-    let lines = format!("{}\tdual-node\n{}\tdual-node\n", ips[0], ips[1]);
+    let lines = format!("{}\ttold-node\n{}\ttold-node\n", ips[0], ips[1]);
     assert!(file(&pod, "/etc/hosts").await.ends_with(&lines));
-    node.remove("dual").expect("remove");
+    pod.logged("c", |log| log == format!("{},{}\n", ips[0], ips[1])).await.expect("its variable");
+    let is_told = |s: &serde_json::Value| s["podIPs"].as_array().is_some_and(|all| all.len() == 2);
+    let status = crate::life::until_shown(&node, "told-node", "two addresses", is_told).await;
+    let text = |ip: &IpAddr| ip.to_string();
+    assert_eq!(status["podIP"], text(&ips[0]));
+    assert_eq!(status["podIPs"], serde_json::json!([{"ip": text(&ips[0])}, {"ip": text(&ips[1])}]));
+    let nodes = &node.config().node_ips;
+    let second = nodes.iter().find(|ip| ip.is_ipv4() != nodes[0].is_ipv4());
+    let own: Vec<String> = std::iter::once(&nodes[0]).chain(second).map(text).collect();
+    assert_eq!(status["hostIP"], own[0]);
+    let all: Vec<_> = own.iter().map(|ip| serde_json::json!({"ip": ip})).collect();
+    assert_eq!(status["hostIPs"], serde_json::Value::from(all));
+    node.remove("told").expect("remove");
     node.empty().await.expect("nothing is left");
 }

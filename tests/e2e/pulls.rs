@@ -69,13 +69,13 @@ async fn a_pod_is_pulled_with_the_credentials_that_the_node_has(host: &Host) {
     let known = Memory::open(&root).images();
     assert!(known.values().any(|pulled| pulled.names.contains(&image)), "{known:?}");
 
-    // Another registry's credentials are nobody's here: the refusal comes without them being told.
-    let other = r#"{"auths": {"registry.example": {"auth": "d2ViOmh1bnRlcjI="}}}"#;
+    // Another registry's credentials are nobody's here, although they would do.
+    let other = r#"{"auths": {"registry.example": {"auth": "d2ViOnNlY3JldA=="}}}"#;
     std::fs::write(root.join("config.json"), other).expect("write");
     let nginx = format!("{}/podstead/nginx:1", registry.host);
     node.apply("again", &from("again", &nginx, "Always")).expect("apply");
     let (_, told) = waits_for(&node, "again", &["ErrImagePull", "ImagePullBackOff"]).await;
-    assert!(told.contains("denied") && !told.contains("hunter2"), "{told}");
+    assert!(told.contains("denied") && !told.contains("secret"), "{told}");
     node.remove("open").expect("remove");
     node.remove("again").expect("remove");
     node.empty().await.expect("nothing is left");
@@ -116,6 +116,9 @@ async fn an_image_that_a_pod_brought_and_nobody_uses_makes_room(host: &Host) {
     let spec = ImageSpec::from(brought.as_str());
     let done = collector.collect(&[], at(0)).await.expect("collect");
     assert!(done.wanted > 0 && done.removed.is_empty(), "a container has it: {done:?}");
+    // And nobody had to ask the runtime, which refuses as well.
+    let known = Memory::open(&node.config().root_dir).images();
+    assert!(!known.is_empty() && known.values().all(|pulled| pulled.unused_since.is_none()), "{known:?}");
     node.remove("guest").expect("remove");
     node.empty().await.expect("nothing is left");
     let id = node.runtime().image(&spec).await.expect("look").expect("still there").id;

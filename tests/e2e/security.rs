@@ -239,8 +239,11 @@ async fn the_root_file_system_is_read_only_where_asked(host: &Host) {
 async fn proc_is_masked(host: &Host) {
     let node = host.node().await;
     let script = "wc -c < /proc/timer_list; ls /sys/firmware | wc -l\n\
-                  (echo x > /proc/sys/kernel/hostname) 2>/dev/null || echo refused";
-    assert_eq!(alone(&node, "proc", "procMount: Default", script).await, "0\n0\nrefused\n");
+                  (echo x > /proc/sys/kernel/hostname) 2>/dev/null || echo refused\n\
+                  grep -q ' /proc/sys proc ro,' /proc/self/mounts && echo read-only\n\
+                  grep -qE ' /proc/(kcore|keys|timer_list) ' /proc/self/mounts && echo covered";
+    let said = alone(&node, "proc", "procMount: Default", script).await;
+    assert_eq!(said, "0\n0\nrefused\nread-only\ncovered\n");
 }
 
 async fn seccomp_profiles_confine(host: &Host) {

@@ -25,10 +25,15 @@ impl Drop for Agent {
 
 /// Runs the binary's agent on the node, with these flags besides the node's own.
 pub fn agent(node: &Node, flags: &[&str]) -> Agent {
-    let log =
-        std::fs::File::options().create(true).append(true).open(node.dir().join("agent.log")).expect("a log");
     let mut command = Command::new(BINARY);
     command.arg("run").args(node.run_flags()).args(node.runtime_flags()).args(flags);
+    started(node, command)
+}
+
+/// An agent that this command is; what it logs goes to the node's `agent.log`.
+pub fn started(node: &Node, mut command: Command) -> Agent {
+    let log =
+        std::fs::File::options().create(true).append(true).open(node.dir().join("agent.log")).expect("a log");
     Agent(command.stdout(Stdio::null()).stderr(log).spawn().expect("start the agent"))
 }
 
@@ -104,7 +109,8 @@ async fn killed_agents_leave_every_pod_running_once(host: &Host) {
     kill(last);
 }
 
-fn log(node: &Node) -> String {
+/// What the node's agents logged.
+pub fn log(node: &Node) -> String {
     std::fs::read_to_string(node.dir().join("agent.log")).unwrap_or_default()
 }
 

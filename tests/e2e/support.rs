@@ -1,5 +1,6 @@
 //! What every end-to-end test needs: the images, a node on either backend, one page over HTTP.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use podstead::testing::{Builder, Node};
+use podstead_runtime::{ImageSpec, Runtime};
 
 /// Makes one test of each case on each backend: `on_both!(case, case)`, a case being `async fn(&Host)`.
 macro_rules! on_both {
@@ -42,17 +44,52 @@ impl Host {
     }
 
     pub fn containerd() -> Self {
-        Self { containerd: Some(Containerd::start(false)) }
+        Self { containerd: Some(Containerd::start(&[])) }
+    }
+
+    /// With the images of this directory besides the test images.
+    pub fn containerd_with_images(dir: &Path) -> Self {
+        Self { containerd: Some(Containerd::start(&[("MORE_IMAGES", dir.as_os_str())])) }
     }
 
     /// Its containers' cgroups are systemd's.
     pub fn containerd_with_systemd() -> Self {
-        Self { containerd: Some(Containerd::start(true)) }
+        Self { containerd: Some(Containerd::start(&[("SYSTEMD_CGROUP", "1".as_ref())])) }
     }
 
     /// Where the CRI server listens, if there is one.
     pub fn endpoint(&self) -> Option<&str> {
         self.containerd.as_ref().map(|server| server.endpoint.as_str())
+    }
+
+    /// Brings an archive with an image of this name into the node's runtime, and waits until that knows it.
+    pub async fn import(&self, node: &Node, archive: &Path, name: &str) {
+        let Some(endpoint) = self.endpoint() else {
+            node.import(archive).await.expect("import an image");
+            return;
+        };
+        let socket = endpoint.trim_start_matches("unix://");
+        let args = ["--address", socket, "--namespace", "k8s.io", "images", "import"];
+        let done = Command::new("ctr").args(args).arg(archive).output().expect("run ctr");
+        assert!(done.status.success(), "ctr images import: {done:?}");
+        let image = ImageSpec::from(name);
+        for _ in 0..200 {
+            if node.runtime().image(&image).await.is_ok_and(|found| found.is_some()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} does not arrive");
+    }
+
+    /// Has a CRI server take this configuration before its own; the direct runtime is given it by [`Builder::cni_conf_dir`].
+    pub fn take_network(&self, list: &str) {
+        let Some(server) = &self.containerd else { return };
+        let dir = server.dir.path().join("cni/net.d");
+        std::fs::write(dir.join("new"), list).expect("write");
+        std::fs::rename(dir.join("new"), dir.join("00-first.conflist")).expect("rename");
+        // It watches the directory and does not say when it has read it.
+        std::thread::sleep(Duration::from_secs(1));
     }
 
     pub fn builder(&self) -> Builder {
@@ -101,6 +138,11 @@ pub fn images() -> &'static Path {
     })
 }
 
+/// One of the scripts in `tests/support`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name)
+}
+
 /// A private containerd with the test images; ended when dropped.
 pub struct Containerd {
     dir: tempfile::TempDir,
@@ -108,19 +150,15 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    fn script(command: &str, dir: &Path, systemd: bool) -> std::process::Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/containerd.sh");
-        let mut run = Command::new(script);
-        run.arg(command).arg(dir).env("IMAGES", images());
-        if systemd {
-            run.env("SYSTEMD_CGROUP", "1");
-        }
+    fn script(command: &str, dir: &Path, settings: &[(&str, &OsStr)]) -> std::process::Output {
+        let mut run = Command::new(script("containerd.sh"));
+        run.arg(command).arg(dir).env("IMAGES", images()).envs(settings.iter().copied());
         run.output().expect("run containerd.sh")
     }
 
-    fn start(systemd: bool) -> Self {
+    fn start(settings: &[(&str, &OsStr)]) -> Self {
         let dir = tempfile::Builder::new().prefix("ctrd").tempdir().expect("a directory");
-        let output = Self::script("start", dir.path(), systemd);
+        let output = Self::script("start", dir.path(), settings);
         let endpoint =
             String::from_utf8_lossy(&output.stdout).trim().lines().last().unwrap_or_default().to_owned();
         assert!(
@@ -133,7 +171,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        let output = Self::script("stop", self.dir.path(), false);
+        let output = Self::script("stop", self.dir.path(), &[]);
         if !output.status.success() {
             eprintln!("containerd.sh stop: {output:?}");
         }
@@ -149,8 +187,7 @@ pub struct Registry {
 
 impl Registry {
     fn script(command: &str, dir: &Path, password: bool) -> std::process::Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/registry.sh");
-        let mut run = Command::new(script);
+        let mut run = Command::new(script("registry.sh"));
         run.arg(command).arg(dir).env("IMAGES", images());
         if password {
             run.env("PASSWORD", "1");

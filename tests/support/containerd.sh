@@ -2,7 +2,7 @@
 # A private containerd with the test images, for tests of the CRI backend. Root.
 # usage: containerd.sh start DIR   prints the endpoint (unix://DIR/c.sock) once its CRI service answers and knows the images
 #        containerd.sh stop DIR    ends it with every container, shim, mount, network and cgroup it left; keeps DIR/containerd.log
-# SYSTEMD_CGROUP=1: containers' cgroups are systemd's.
+# SYSTEMD_CGROUP=1: containers' cgroups are systemd's. MORE_IMAGES: a directory of further archives.
 # Works with containerd 1.6, 1.7 and 2.x (the first in PATH). IMAGES: directory of the archives, default fixtures/images/out, built
 # when missing. Everything is below DIR, but shims keep their sockets in /run/containerd/s. DIR must be short (socket paths end at
 # 107 bytes) and on a file system that has sockets and xattrs.
@@ -78,7 +78,7 @@ wait_for() {
 
 cri_ready() { tell plugins ls | grep -E '^io\.containerd\.grpc\.v1 +cri +.* ok *$' > /dev/null; }
 # The CRI service marks the images that it has taken over, so the mark proves that it runs.
-images_known() { ! tell images ls | grep -F localhost/podstead/ | grep -vF io.cri-containerd.image=managed > /dev/null; }
+images_known() { ! tell images ls | grep -F application/ | grep -vF io.cri-containerd.image=managed > /dev/null; }
 
 start() {
   command -v containerd >/dev/null || die "containerd is missing; 'make deps' installs it"
@@ -94,8 +94,8 @@ start() {
   wait_for 30 "containerd's CRI service does not run" cri_ready
   local archive kind
   kind=$(sed -n 's/^snapshotter = "\(.*\)"/\1/p' "$dir/config.toml")
-  for archive in pause nginx busybox; do
-    tell images import --snapshotter "$kind" "$images/$archive.tar" >&2 || die "the import of $images/$archive.tar failed"
+  for archive in "$images"/{pause,nginx,busybox}.tar ${MORE_IMAGES:+"$MORE_IMAGES"/*.tar}; do
+    tell images import --snapshotter "$kind" "$archive" >&2 || die "the import of $archive failed"
   done
   wait_for 30 "containerd's CRI service does not see the imported images" images_known
   sleep 0.05 # the mark is set just before the name enters the service's own table

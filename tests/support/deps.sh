@@ -42,6 +42,8 @@ needs=(
   'has openssl|openssl|openssl'
   'has script|bsdutils|[util-linux-script]'
   'has nsenter|util-linux|util-linux-core'
+  'has unshare|util-linux|util-linux-core'
+  'has pgrep|procps|procps-ng'
   'has find|findutils|findutils'
   'has runc|runc|runc'
   'has containerd|containerd|containerd'

@@ -60,7 +60,8 @@ macro_rules! conformance {
             processes: output_is_logged_line_by_line, long_lines_are_split, a_log_can_be_reopened,
                 exec_returns_output_and_code, exec_ends_at_its_timeout, exec_connects_stdin,
                 exec_in_a_stopped_container_is_an_error, command_args_env_and_directory_reach_the_process,
-                standard_input_and_terminal_are_there_only_when_asked_for, mounts_arrive_and_read_only_holds, resources_are_changed_in_place, stats_count_what_runs,
+                standard_input_and_terminal_are_there_only_when_asked_for, a_user_may_open_the_streams_by_name,
+                mounts_arrive_and_read_only_holds, resources_are_changed_in_place, stats_count_what_runs,
                 the_default_confinement_holds_also_in_exec;
             images: a_present_image_is_found_by_name_and_id, an_absent_image_is_none,
                 a_bad_reference_is_refused_for_ever, the_image_file_system_is_told;

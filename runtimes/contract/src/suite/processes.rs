@@ -183,6 +183,32 @@ pub async fn standard_input_and_terminal_are_there_only_when_asked_for<W: World>
     pod.end(w).await;
 }
 
+/// A user who is not root may open the streams once more by their names, as servers do that log to `/dev/stderr`.
+pub async fn a_user_may_open_the_streams_by_name<W: World>(w: &W) {
+    if !w.real() {
+        return;
+    }
+    let pod = Pod::run(w).await;
+    let script = "echo out > /dev/stdout; echo err > /dev/stderr; echo over";
+    for (name, tty) in [("pipes", false), ("terminal", true)] {
+        let mut spec = container_spec(w, &pod.spec, name, script);
+        spec.tty = tty;
+        spec.security.run_as_user = Some(1000);
+        let id = pod.start_spec(w, &spec).await;
+        until_exited(w, &id).await;
+        let log = pod.spec.log_directory.join(name).join("0.log");
+        let said = until_file(&log, |log| log.contains("over")).await;
+        assert!(said.contains(" out") && said.contains(" err"), "{name}: {said}");
+    }
+    let mut spec = container_spec(w, &pod.spec, "c", "exec sleep 1000");
+    spec.security.run_as_user = Some(1000);
+    let id = pod.start_spec(w, &spec).await;
+    let command = words(&["/bin/sh", "-c", script]);
+    let said = w.runtime().exec_sync(&id, &command, Duration::from_secs(30)).await.expect("exec_sync");
+    assert_eq!((&said.stdout[..], &said.stderr[..]), (&b"out\nover\n"[..], &b"err\n"[..]));
+    pod.end(w).await;
+}
+
 /// Mounts are there, nested ones too whatever their order, and read-only ones refuse writes.
 pub async fn mounts_arrive_and_read_only_holds<W: World>(w: &W) {
     if !w.real() {

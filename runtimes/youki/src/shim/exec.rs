@@ -59,9 +59,10 @@ fn serve(socket: &UnixStream) -> Result<()> {
     } else {
         None
     };
-    let pid = start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &files, &log)?;
+    let (pid, owner) =
+        start(&request, streams, console.as_ref().map(|(_, path)| path.as_path()), &files, &log)?;
     // From here on there is a command: it never outlives this process, whatever fails.
-    let ended = announce(socket, console).and_then(|()| outcome(socket, pid));
+    let ended = announce(socket, console, owner).and_then(|()| outcome(socket, pid));
     if ended.is_err() {
         // Not waited for yet, so that its number is still its own.
         let _ = kill(pid, Signal::SIGKILL);
@@ -71,9 +72,14 @@ fn serve(socket: &UnixStream) -> Result<()> {
     told
 }
 
-/// Tells that the command runs, and hands over its terminal.
-fn announce(socket: &UnixStream, console: Option<(UnixListener, std::path::PathBuf)>) -> Result<()> {
+/// Tells that the command runs, and hands over its terminal, which is the command's user's.
+fn announce(
+    socket: &UnixStream,
+    console: Option<(UnixListener, std::path::PathBuf)>,
+    owner: make::Owner,
+) -> Result<()> {
     let master = console.map(|(listener, _)| terminal(&listener)).transpose()?;
+    master.iter().try_for_each(|master| make::give_terminal(master, owner))?;
     tell(socket, &ExecEvent::Started, master.as_ref().map(OwnedFd::as_fd))
 }
 
@@ -143,13 +149,14 @@ fn short(dir: &Path, path: &Path) -> Result<std::path::PathBuf> {
     Ok(path.file_name().map(Into::into).unwrap_or_default())
 }
 
+/// The command, and its user and group on the node.
 fn start(
     request: &ExecRequest,
     streams: Vec<OwnedFd>,
     console: Option<&Path>,
     files: &Leftovers<'_>,
     log: &Path,
-) -> Result<Pid> {
+) -> Result<(Pid, make::Owner)> {
     let config = request.run.join(run::CONFIG);
     let spec: Spec = read_json(&config)
         .doing(|| format!("read {}", config.display()))?
@@ -159,9 +166,6 @@ fn start(
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().clone());
     let lent = seccomp.is_some() && lend(&mut process);
     let (become_user, owner) = user_inside(&request.run, &mut process)?;
-    for stream in &streams {
-        make::hand_over(stream, owner)?;
-    }
     let become_user = become_user.map(Arc::new);
     let program = Program { seccomp, lent, become_user };
     let file = files.process();
@@ -175,6 +179,7 @@ fn start(
         .with_root_path(request.run.join(run::OCI))
         .map_err(failed)?
         .with_console_socket(console);
+    make::give(&streams, owner)?;
     let mut streams = streams.into_iter();
     if let (Some(stdin), Some(stdout), Some(stderr)) = (streams.next(), streams.next(), streams.next()) {
         builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
@@ -184,12 +189,12 @@ fn start(
     let score = make::own_score();
     let built = builder.as_tenant().with_detach(true).with_process(Some(file)).build();
     make::protect_again(&score);
-    built.map_err(failed)
+    built.map(|pid| (pid, owner)).map_err(failed)
 }
 
 /// The command's user and group on the node; and, of a container in a user namespace, who it is to be there: libcontainer
 /// joins all other namespaces and is told to leave the process as it is.
-fn user_inside(run_dir: &Path, process: &mut Process) -> Result<(Option<Become>, (u32, u32))> {
+fn user_inside(run_dir: &Path, process: &mut Process) -> Result<(Option<Become>, make::Owner)> {
     let file = run_dir.join(run::SPEC);
     let spec: ShimSpec = read_json(&file)
         .doing(|| format!("read {}", file.display()))?

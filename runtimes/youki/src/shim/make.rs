@@ -10,7 +10,9 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use oci_spec::runtime::{Process, Spec};
+use rustix::fs::{FileType, fchown, fstat};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
 use super::error::{Doing as _, Error, Result};
 use super::executor::Program;
@@ -51,8 +53,11 @@ pub(super) fn container(spec: &ShimSpec, run_dir: &Path) -> Result<Making> {
         .with_executor(Program::default())
         .with_root_path(run_dir.join(run::OCI))
         .map_err(|error| failed(&error, run_dir))?;
-    let made =
-        if tty { with_terminal(builder, run_dir) } else { with_pipes(builder, spec.stdin, owner, run_dir) };
+    let made = if tty {
+        with_terminal(builder, owner, run_dir)
+    } else {
+        with_pipes(builder, spec.stdin, owner, run_dir)
+    };
     let made = made.map_err(|error| match error {
         Error::Container { doing, cause } if cause.contains("chdir") => Error::Container {
             doing,
@@ -87,7 +92,7 @@ fn failed(error: &libcontainer::error::LibcontainerError, run_dir: &Path) -> Err
 }
 
 /// The ids on the node of the container's user, who must be in its user namespace, with all groups.
-fn owner(spec: &ShimSpec, process: &Process) -> Result<(u32, u32)> {
+fn owner(spec: &ShimSpec, process: &Process) -> Result<Owner> {
     let user = process.user();
     let Some(users) = &spec.users else { return Ok((user.uid(), user.gid())) };
     for group in user.additional_gids().iter().flatten() {
@@ -119,35 +124,57 @@ pub(super) fn name_root(run_dir: &Path, rootfs: &Path) -> Result<()> {
     write_json(&file, &config).doing(|| format!("write {}", run::CONFIG))
 }
 
-/// Gives a pipe to the user and group who may open it anew.
-pub(super) fn hand_over(pipe: &OwnedFd, (uid, gid): (u32, u32)) -> Result<()> {
-    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-    rustix::fs::fchown(pipe, Some(uid), Some(gid)).doing(|| "hand over a pipe".into())
-}
-
 /// `owner`: who may open the output anew, as programs do that write to `/dev/stdout`.
-fn with_pipes(builder: ContainerBuilder, stdin: bool, owner: (u32, u32), run_dir: &Path) -> Result<Making> {
+fn with_pipes(builder: ContainerBuilder, stdin: bool, owner: Owner, run_dir: &Path) -> Result<Making> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
     let (stdin, input) = if stdin {
         let (stdin, input) = pipe()?;
-        hand_over(&stdin, owner)?;
         (stdin, Some(input))
     } else {
         let null = fs::File::open("/dev/null").doing(|| "open /dev/null".into())?;
         (null.into(), None)
     };
     let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
-    hand_over(&out_end, owner)?;
-    hand_over(&err_end, owner)?;
+    give([&stdin, &out_end, &err_end], owner)?;
     let builder = builder.with_stdin(stdin).with_stdout(out_end).with_stderr(err_end);
     Ok(Making { container: build(builder, run_dir)?, output: Output::Pipes(out, err), input })
 }
 
-fn with_terminal(builder: ContainerBuilder, run_dir: &Path) -> Result<Making> {
+/// User and group on the node.
+pub(super) type Owner = (u32, u32);
+
+/// Makes pipes this user's: a program that is not root may open its streams once more by their names, `/dev/stderr`. What
+/// is no pipe keeps its owner.
+pub(super) fn give<'a>(streams: impl IntoIterator<Item = &'a OwnedFd>, owner: Owner) -> Result<()> {
+    for stream in streams {
+        let kind = fstat(stream).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if kind.doing(|| "look at a stream".into())? == FileType::Fifo {
+            change_owner(stream, owner.0, Some(owner.1))?;
+        }
+    }
+    Ok(())
+}
+
+/// The same for a terminal, whose other side this is. By its descriptor: paths below the container's root are not ours.
+pub(super) fn give_terminal(master: &OwnedFd, owner: Owner) -> Result<()> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let terminal = ioctl_tiocgptpeer(master, flags).doing(|| "open the terminal".into())?;
+    // Its group is that of all terminals.
+    change_owner(&terminal, owner.0, None)
+}
+
+fn change_owner(stream: &OwnedFd, user: u32, group: Option<u32>) -> Result<()> {
+    let group = group.map(rustix::fs::Gid::from_raw);
+    fchown(stream, Some(rustix::fs::Uid::from_raw(user)), group)
+        .doing(|| "give a stream to the container's user".into())
+}
+
+fn with_terminal(builder: ContainerBuilder, owner: Owner, run_dir: &Path) -> Result<Making> {
     let path = run_dir.join("console");
     let listener = UnixListener::bind("console").doing(|| "listen for the terminal".into())?;
     let container = build(builder.with_console_socket(Some(&path)), run_dir)?;
     let master = exec::terminal(&listener)?;
+    give_terminal(&master, owner)?;
     let _ = fs::remove_file(&path);
     Ok(Making { container, output: Output::Terminal(master), input: None })
 }
