@@ -209,6 +209,8 @@ impl Builder {
         let flags = RuntimeFlags {
             runtime: self.runtime,
             container_runtime_endpoint: self.endpoint,
+            image_service_endpoint: None,
+            runtime_request_timeout: Duration::from_secs(120),
             root_dir: dir.path().join("root"),
             state_dir: dir.path().join("state"),
             owner: name.clone(),
@@ -240,6 +242,7 @@ impl Builder {
             log_rotation: Some(log_rotation::Policy::default()),
             dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
             seccomp_default: self.seccomp_default,
+            max_restart_period: crate::plan::backoff::MAX,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,
         };
         for change in &self.changes {
