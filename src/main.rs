@@ -101,6 +101,7 @@ async fn command(started: &Started, argv: &[OsString], filter: &Filter) -> anyho
         Command::Inspect(args) => cli::inspect::run(&backend().await?, args).await?,
         Command::Stop(args) => cli::stop::run(&backend().await?, args).await?,
         Command::Images(args) => cli::images::run(&backend().await?, args).await?,
+        Command::Plan(args) => return cli::plan::run(&cli.runtime, args).await,
         Command::Validate(args) => return cli::validate::run(args),
         Command::Version(args) => cli::version::run(backend().await, args).await?,
     }

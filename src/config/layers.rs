@@ -148,10 +148,12 @@ impl Layers {
                 injected.insert(name, setting);
             }
         }
-        let all = at.map_or_else(|| argv.clone(), |_| with(&known, &argv, &injected));
-        let matches = match command.clone().try_get_matches_from(all) {
-            Ok(matches) => matches,
-            Err(error) => return Err(blame(command, &known, &injected).unwrap_or(error.into())),
+        let matches = if injected.is_empty() {
+            plain
+        } else {
+            let all = with(&known, &argv, &injected);
+            let matches = command.clone().try_get_matches_from(all);
+            matches.or_else(|error| Err(blame(command, &known, &injected).unwrap_or(error.into())))?
         };
         origins.extend(injected.into_iter().map(|(name, setting)| (name, setting.origin)));
         Ok(Self { matches, origins, idle })
