@@ -1,7 +1,7 @@
 //! One `KubeletConfiguration` file to what its fields say, and one laid over another. Pure.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use super::fields::{self, Effect, Field, Kind};
 use super::origin::Origin;
@@ -141,7 +141,9 @@ impl<O: Fn(usize) -> Origin> Reader<'_, O> {
         let zero = is_zero(&given);
         let unsaid = match field.effect {
             Effect::Flag(_) => false,
-            Effect::NonZero(_) | Effect::NoEffect(_) | Effect::Awaits(_) => zero,
+            Effect::NonZero(_) => zero,
+            // Who turns something off is to hear that nothing came of it.
+            Effect::NoEffect(_) | Effect::Awaits(_) => zero && field.kind != Kind::Switch,
         };
         if !unsaid {
             self.found.fields.insert(field.path, (given, (self.origin)(at.line)));
@@ -217,9 +219,21 @@ impl<O: Fn(usize) -> Origin> Reader<'_, O> {
         }
     }
 
-    /// Paths in a file are relative to its directory; an empty one is none.
+    /// Paths in a file are relative to its directory; an empty one is none. Without `..`, since manifests' paths are part
+    /// of their pods' identities.
     fn absolute(&self, path: &str) -> String {
-        if path.is_empty() { String::new() } else { self.dir.join(path).display().to_string() }
+        if path.is_empty() {
+            return String::new();
+        }
+        let mut whole = PathBuf::new();
+        for part in self.dir.join(path).components() {
+            match part {
+                Component::ParentDir => drop(whole.pop()),
+                Component::CurDir => {}
+                part => whole.push(part),
+            }
+        }
+        whole.display().to_string()
     }
 }
 
@@ -290,7 +304,7 @@ mod tests {
 
     #[test]
     fn fields_become_values_of_flags_with_their_lines() {
-        let body = "staticPodPath: manifests\nfileCheckFrequency: 1m30s\nclusterDNS: [10.0.0.10, 'fd00::a']\n\
+        let body = "staticPodPath: ./../kubelet/manifests\nfileCheckFrequency: 1m30s\nclusterDNS: [10.0.0.10, 'fd00::a']\n\
                     registryPullQPS: 0\nserializeImagePulls: false\ncontainerLogMaxSize: 100\n\
                     kubeReserved: {memory: 1Gi, cpu: 100m, pid: 1000}\nevictionHard:\n  memory.available: 5%\n\
                     staticPodURLHeader: {A: [one, two], B: [three]}\nresolvConf: ''\n";

@@ -12,8 +12,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use thiserror::Error;
 
-use super::document::Document;
-use super::fields::{self, Effect};
+use super::document::{Document, Given};
+use super::fields::{self, Effect, Kind};
 use super::known::{BadWord, Idle, Known, Word, collects, takes_value};
 use super::origin::Origin;
 use super::words;
@@ -271,7 +271,13 @@ fn files(file: Option<&Path>, dir: Option<&Path>) -> Result<(Settings, Vec<Idle>
             }
             Effect::NoEffect(_) | Effect::Awaits(_) => {
                 let why = field.idle().unwrap_or_default();
-                idle.push(Idle { name: path.to_owned(), why, origin });
+                let names = match (field.kind, given) {
+                    (Kind::Gates, Given::Keyed(gates)) => {
+                        gates.into_keys().map(|gate| format!("{path}.{gate}")).collect()
+                    }
+                    _ => vec![path.to_owned()],
+                };
+                idle.extend(names.into_iter().map(|name| Idle { name, why, origin: origin.clone() }));
             }
         }
     }
