@@ -13,13 +13,13 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::events::{Events, from_probes};
 use crate::execute::Executor;
 use crate::images::Images;
 use crate::manifest::{self, FileReport, FileState};
-use crate::node::image_gc::Collector;
-use crate::node::log_rotation::Rotator;
+use crate::node::image_gc::{Collector, Policy as ImagePolicy};
+use crate::node::log_rotation::{Policy as LogPolicy, Rotator};
 use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files, identity, security};
 use crate::probe::{Input, Supervisor};
@@ -63,7 +63,10 @@ pub struct Agent {
     pub node: report::Node,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    _source: manifest::FileSource,
+    source: manifest::FileSource,
+    images: Arc<Images>,
+    image_gc: watch::Sender<ImagePolicy>,
+    log_rotation: watch::Sender<Option<LogPolicy>>,
     _locks: [File; 2],
 }
 
@@ -132,10 +135,11 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     tasks.push(tokio::spawn(links));
     let images = Arc::new(Images::open(&config.images));
     let memory = Arc::clone(images.memory());
-    let collector = Collector::new(Arc::clone(&runtime), memory, config.image_gc.clone());
+    let (image_gc, policy) = watch::channel(config.image_gc.clone());
+    let collector = Collector::following(Arc::clone(&runtime), memory, policy);
     tasks.push(tokio::spawn(collector.run(view.clone())));
-    let rotator =
-        Rotator::new(Arc::clone(&runtime), config.pod_logs_dir.clone(), config.log_rotation.clone());
+    let (log_rotation, policy) = watch::channel(config.log_rotation.clone());
+    let rotator = Rotator::following(Arc::clone(&runtime), config.pod_logs_dir.clone(), policy);
     tasks.push(tokio::spawn(rotator.run(view.clone())));
     tasks.push(tokio::spawn(publish::keep(
         Arc::clone(&runtime),
@@ -149,15 +153,23 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
         config.clone(),
         runtime,
         cgroups,
-        images,
+        Arc::clone(&images),
         manifests.clone(),
         view_sender,
         stopped,
     )));
-    Ok(Agent { view, manifests, node, stop, tasks, _source: source, _locks: locks })
+    Ok(Agent { view, manifests, node, stop, tasks, source, images, image_gc, log_rotation, _locks: locks })
 }
 
 impl Agent {
+    /// Takes over what of the configuration can change while it runs. No pod is touched.
+    pub fn reconfigure(&self, live: &Live) {
+        self.source.set_file_check_frequency(live.file_check_frequency);
+        self.images.set_rates(live.rates);
+        self.image_gc.send_replace(live.image_gc.clone());
+        self.log_rotation.send_replace(live.log_rotation.clone());
+    }
+
     /// Ends the agent's tasks and waits for them. Containers go on.
     pub async fn stop(mut self) {
         let _ = self.stop.send(true);
@@ -202,6 +214,7 @@ async fn drive<R: Runtime>(
         storage_capacity: facts::storage_capacity(&config.root_dir),
         recursive_read_only: first.recursive_read_only,
         seccomp_default: config.seccomp_default,
+        max_restart_period: Some(config.max_restart_period),
         dns: config.dns.clone(),
         security: security::Facts {
             sysctls: config.allowed_unsafe_sysctls.clone(),

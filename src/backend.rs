@@ -154,8 +154,12 @@ impl Backend {
     pub async fn open(flags: &RuntimeFlags) -> anyhow::Result<Self> {
         match flags.runtime {
             RuntimeChoice::Cri => {
-                let options =
-                    podstead_cri::Options { owner: flags.owner.clone(), ..podstead_cri::Options::default() };
+                let options = podstead_cri::Options {
+                    owner: flags.owner.clone(),
+                    request_timeout: flags.runtime_request_timeout,
+                    image_endpoint: flags.image_service_endpoint.clone().filter(|given| !given.is_empty()),
+                    ..podstead_cri::Options::default()
+                };
                 let client = Cri::connect(&flags.container_runtime_endpoint, options)
                     .map_err(|error| ConfigError::Endpoint(error.to_string()))?;
                 Ok(Self::Cri(Box::new(client)))

@@ -1,9 +1,19 @@
-//! Flags -> one checked [`Config`]; nobody re-checks after it. Reads the node's facts once.
+//! Flags, variables and files -> one checked [`Config`]; nobody re-checks after it. Reads the node's facts once.
 
 mod dns;
+mod document;
+mod duration;
+mod effective;
+pub mod fields;
+pub mod foreign;
 mod images;
+mod known;
+mod layers;
+mod live;
 mod logs;
 mod node;
+mod origin;
+mod words;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,13 +29,20 @@ use crate::node::capacity::Reservations;
 use crate::node::image_gc::Policy as ImagePolicy;
 use crate::node::log_rotation::Policy as LogPolicy;
 use crate::node::{facts, userns};
+use crate::plan::backoff::MAX as LONGEST_BACKOFF;
 use crate::pod::dns::Settings as DnsSettings;
 use crate::pod::sysctl::{Allowed, BadPattern};
 
 pub use dns::DnsFlags;
+pub use duration::duration;
+pub use effective::{Effective, blamed, effective};
 pub use images::ImageFlags;
+pub use known::Idle;
+pub use layers::{Environment, LayerError, Layers, VARIABLES};
+pub use live::{Change, LIVE, Live, changes};
 pub use logs::LogFlags;
 pub use node::{NodeFlags, own_labels};
+pub use origin::Origin;
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -66,6 +83,12 @@ pub struct RuntimeFlags {
     /// Endpoint of the CRI server
     #[arg(long, default_value = DEFAULT_ENDPOINT, env = "CONTAINER_RUNTIME_ENDPOINT", global = true)]
     pub container_runtime_endpoint: String,
+    /// Endpoint of the CRI server that keeps the images [default: that of the runtime]
+    #[arg(long, value_name = "ENDPOINT", env = "IMAGE_SERVICE_ENDPOINT", global = true)]
+    pub image_service_endpoint: Option<String>,
+    /// How long a call of the CRI server may take; pulls and commands take as long as they do
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration, global = true)]
+    pub runtime_request_timeout: Duration,
     /// Directory for what must survive a reboot: pods' volumes, images
     #[arg(long, default_value = "/var/lib/podstead", env = "PODSTEAD_ROOT_DIR", global = true)]
     pub root_dir: PathBuf,
@@ -93,6 +116,20 @@ pub struct RuntimeFlags {
     /// The podstead binary from which container shims are started (direct) [default: this one]
     #[arg(long, env = "PODSTEAD_SHIM", global = true, hide = true)]
     pub shim: Option<PathBuf>,
+}
+
+/// Flags that say where settings are besides the command line; every command takes them.
+#[derive(Args, Clone, Debug)]
+pub struct SourceFlags {
+    /// File of settings: a KubeletConfiguration
+    #[arg(long, value_name = "FILE", env = "PODSTEAD_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+    /// Directory of files *.conf laid over it in the order of their names
+    #[arg(long, value_name = "DIR", env = "PODSTEAD_CONFIG_DIR", global = true)]
+    pub config_dir: Option<PathBuf>,
+    /// File of variables such as KUBELET_ARGS="--flag=value ..."
+    #[arg(long, value_name = "FILE", env = "PODSTEAD_ENV_FILE", global = true)]
+    pub env_file: Vec<PathBuf>,
 }
 
 /// Flags of `podstead run`, spelled as the kubelet spells them where it has them.
@@ -127,8 +164,19 @@ pub struct RunFlags {
     #[arg(long, value_enum)]
     pub cgroup_driver: Option<DriverChoice>,
     /// Give containers the runtime's default seccomp profile
-    #[arg(long)]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = false,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
     pub seccomp_default: bool,
+    /// The longest pause between two instances of a container in a crash loop, 1s to 300s
+    #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = duration)]
+    pub max_container_restart_period: Duration,
     /// Kernel parameters that pods may set besides the safe ones: names, or beginnings of names with * at the end
     #[arg(long, value_delimiter = ',')]
     pub allowed_unsafe_sysctls: Vec<String>,
@@ -178,6 +226,8 @@ pub struct Config {
     pub cgroup_driver: Option<CgroupDriver>,
     /// Default seccomp profile for containers.
     pub seccomp_default: bool,
+    /// The longest pause between two instances of a container in a crash loop.
+    pub max_restart_period: Duration,
     /// Kernel parameters that pods may set besides the safe ones.
     pub allowed_unsafe_sysctls: Allowed,
     /// Ids of each pod with a user namespace of its own.
@@ -238,6 +288,9 @@ pub enum ConfigError {
     /// Ids of pods come in whole ranges.
     #[error("--userns-ids-per-pod must be a multiple of 65536")]
     IdsPerPod,
+    /// The longest pause of a crash loop is out of range.
+    #[error("--max-container-restart-period must be between 1s and 300s")]
+    RestartPeriod,
     /// A pattern of kernel parameters is none.
     #[error("--allowed-unsafe-sysctls: {0}")]
     Sysctls(#[from] BadPattern),
@@ -252,6 +305,10 @@ impl Config {
         }
         if run.file_check_frequency < Duration::from_millis(10) {
             return Err(ConfigError::Frequency);
+        }
+        let max_restart_period = run.max_container_restart_period;
+        if !(Duration::from_secs(1)..=LONGEST_BACKOFF).contains(&max_restart_period) {
+            return Err(ConfigError::RestartPeriod);
         }
         let manifest_path = run.pod_manifest_path.clone().ok_or(ConfigError::NoManifestPath)?;
         let found = || facts::addresses();
@@ -269,6 +326,7 @@ impl Config {
             cgroup_root: run.cgroup_root.clone(),
             cgroup_driver: run.cgroup_driver.map(CgroupDriver::from),
             seccomp_default: run.seccomp_default,
+            max_restart_period,
             allowed_unsafe_sysctls: Allowed::parse(run.allowed_unsafe_sysctls.iter().map(String::as_str))?,
             ids_per_pod: Some(run.userns_ids_per_pod)
                 .filter(|ids| *ids > 0 && ids.is_multiple_of(userns::IDS))
@@ -296,34 +354,6 @@ fn absolute(flag: &'static str, path: &Path) -> Result<PathBuf, ConfigError> {
     } else {
         Err(ConfigError::Relative { flag, path: path.to_owned() })
     }
-}
-
-/// Go's durations as the kubelet's flags take them: `20s`, `1m30s`, `1.5h`, `100ms`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a duration (examples: 20s, 1m30s, 100ms)");
-    let mut rest = text;
-    let mut seconds = 0.0;
-    if rest.is_empty() {
-        return Err(bad());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        seconds += number
-            * match &rest[..unit] {
-                "ns" => 1e-9,
-                "us" | "µs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return Err(bad()),
-            };
-        rest = &rest[unit..];
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| bad())
 }
 
 #[cfg(test)]
@@ -386,17 +416,21 @@ mod tests {
         let parallel = |flags: &str| with(flags).unwrap().images.rates.parallel;
         assert_eq!(parallel("--serialize-image-pulls"), Some(1));
         assert_eq!(parallel("--serialize-image-pulls=false"), None);
+        assert_eq!(parallel("--max-parallel-image-pulls 4"), Some(4));
+        assert_eq!(parallel("--max-parallel-image-pulls 1"), Some(1));
         assert_eq!(parallel("--serialize-image-pulls=false --max-parallel-image-pulls 4"), Some(4));
         let rates = with("--registry-qps=0 --registry-burst 3").unwrap().images.rates;
         assert_eq!((rates.per_second, rates.burst), (0, 3));
         let gc = "--image-gc-high-threshold=50 --image-gc-low-threshold=40 --minimum-image-ttl-duration=1m";
         let gc = with(gc).unwrap().image_gc;
         assert_eq!((gc.high, gc.low, gc.min_age), (50, 40, Duration::from_secs(60)));
+        assert_eq!(with("--image-maximum-gc-age=3m").unwrap().image_gc.max_age, Duration::from_secs(180));
         for (flags, why) in [
-            ("--max-parallel-image-pulls 2", "--serialize-image-pulls=false"),
+            ("--serialize-image-pulls --max-parallel-image-pulls 2", "--serialize-image-pulls=false"),
             ("--serialize-image-pulls=false --max-parallel-image-pulls 0", "at least 1"),
             ("--image-gc-high-threshold 101", "between 0 and 100"),
             ("--image-gc-low-threshold 85", "less than"),
+            ("--image-maximum-gc-age 2m", "more than"),
         ] {
             let error = with(flags).unwrap_err().to_string();
             assert!(error.contains(why), "{flags}: {error}");
@@ -410,10 +444,15 @@ mod tests {
         let given = with("--container-log-max-size=100k --container-log-max-files 2").unwrap().log_rotation;
         let given = given.unwrap();
         assert_eq!((given.max_size, given.max_files), (100_000, 2));
+        let often = with("--container-log-monitor-interval 1s").unwrap().log_rotation.unwrap();
+        assert_eq!(often.period, Duration::from_secs(1));
         assert_eq!(with("--container-log-max-size=-1").unwrap().log_rotation, None);
-        for flags in
-            ["--container-log-max-size x", "--container-log-max-size 0", "--container-log-max-files 1"]
-        {
+        for flags in [
+            "--container-log-max-size x",
+            "--container-log-max-size 0",
+            "--container-log-max-files 1",
+            "--container-log-monitor-interval 99ms",
+        ] {
             let error = with(flags).unwrap_err().to_string();
             assert!(error.contains(flags.split(' ').next().unwrap_or_default()), "{flags}: {error}");
         }
@@ -439,21 +478,16 @@ mod tests {
         assert_eq!(named, ConfigError::NodeName { name: "a_b".into() });
         let often = refused("--pod-manifest-path /m --hostname-override n --file-check-frequency 9ms");
         assert_eq!(often, ConfigError::Frequency);
+        for period in ["999ms", "301s"] {
+            let flags = format!(
+                "--pod-manifest-path /m --hostname-override n --max-container-restart-period {period}"
+            );
+            assert_eq!(refused(&flags), ConfigError::RestartPeriod);
+        }
         let sysctls = refused(
             "--pod-manifest-path /m --hostname-override n --allowed-unsafe-sysctls net.*,vm.swappiness",
         );
         assert_eq!(sysctls, ConfigError::Sysctls(BadPattern::NotNamespaced("vm.swappiness".into())));
-    }
-
-    #[test]
-    fn durations_are_gos() {
-        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
-        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
-        for bad in ["", "20", "s", "1x", "-1s", "1e400s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

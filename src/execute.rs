@@ -121,7 +121,7 @@ impl<R: Runtime> Executor<R> {
                     attempt: *attempt,
                     image_id: image_id.clone(),
                     image_user: self.image_user(container, image_id).await?,
-                    annotations: annotations.clone(),
+                    annotations: plan::backoff::capped(annotations, self.node.max_restart_period),
                     ips: context.ips.clone(),
                     ..container::Instance::default()
                 };

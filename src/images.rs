@@ -59,6 +59,11 @@ impl Images {
         }
     }
 
+    /// Changes how many are pulled at once and in a time, from the next pull on.
+    pub fn set_rates(&self, rates: Rates) {
+        self.limits.set(rates);
+    }
+
     /// What was pulled.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory

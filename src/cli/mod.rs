@@ -1,5 +1,6 @@
 //! The command line: one file per command. Only this room and `main` print.
 
+pub mod config;
 pub mod describe;
 pub mod excerpt;
 pub mod exec;
@@ -19,9 +20,11 @@ pub mod stop;
 pub mod validate;
 pub mod version;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 
-use crate::config::RuntimeFlags;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{Environment, LayerError, Layers, RuntimeFlags, SourceFlags};
 
 /// Keeps Kubernetes static pods running on a node.
 #[derive(Parser, Debug)]
@@ -35,6 +38,9 @@ pub struct Cli {
     /// Which runtime, and where its things are.
     #[command(flatten)]
     pub runtime: RuntimeFlags,
+    /// Where settings are.
+    #[command(flatten)]
+    pub sources: SourceFlags,
     /// How much to log: 0 little, 2 steps, 4 everything
     #[arg(short, long, default_value_t = 1, global = true)]
     pub v: u8,
@@ -48,6 +54,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent: keep the pods of the manifests running
     Run(Box<crate::config::RunFlags>),
+    /// Show the settings of the agent, and who said each of them
+    Config(Box<config::Args>),
     /// List containers
     Ps(ps::Args),
     /// List pods
@@ -74,6 +82,24 @@ pub enum Command {
     Version(version::Args),
 }
 
+/// The command line with everything that variables and files add to it.
+#[derive(Debug)]
+pub struct Started {
+    /// What is to be done.
+    pub cli: Cli,
+    /// Who said what.
+    pub layers: Layers,
+}
+
+impl Started {
+    /// Reads the files and puts all together. The first word is the program's name.
+    pub fn read(argv: &[OsString], environment: &Environment) -> Result<Self, LayerError> {
+        let layers = Layers::read(&Cli::command(), argv, environment)?;
+        let cli = Cli::from_arg_matches(&layers.matches)?;
+        Ok(Self { cli, layers })
+    }
+}
+
 /// The exit code an error deserves; documented in the help text.
 pub fn exit_code(error: &anyhow::Error) -> std::process::ExitCode {
     use podstead_runtime::Error;
@@ -86,6 +112,7 @@ pub fn exit_code(error: &anyhow::Error) -> std::process::ExitCode {
         Some(Error::Denied { .. }) => 6.into(),
         Some(Error::Invalid { .. }) => 2.into(),
         _ if error.downcast_ref::<crate::config::ConfigError>().is_some() => 2.into(),
+        _ if error.downcast_ref::<LayerError>().is_some() => 2.into(),
         _ => 1.into(),
     }
 }

@@ -20,18 +20,17 @@ pub struct ImageFlags {
     /// Image pulls that may begin together after a quiet time
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub registry_burst: u32,
-    /// Pull one image at a time
+    /// Pull one image at a time [default: true, unless --max-parallel-image-pulls is above 1]
     #[arg(
         long,
         value_name = "BOOL",
-        default_value_t = true,
         default_missing_value = "true",
         num_args = 0..=1,
         require_equals = true,
         action = clap::ArgAction::Set
     )]
-    pub serialize_image_pulls: bool,
-    /// Images pulled at a time with --serialize-image-pulls=false [default: any number]
+    pub serialize_image_pulls: Option<bool>,
+    /// Images pulled at a time [default: any number with --serialize-image-pulls=false]
     #[arg(long, value_name = "N")]
     pub max_parallel_image_pulls: Option<usize>,
     /// Percent of the images' disk in use from which unused images are removed; 100: never
@@ -43,13 +42,22 @@ pub struct ImageFlags {
     /// How long an image that was pulled is kept in any case
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub minimum_image_ttl_duration: Duration,
+    /// How long an image that was pulled and that nobody uses is kept at most; 0s: for ever
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub image_maximum_gc_age: Duration,
 }
 
 impl ImageFlags {
+    /// Whether one image is pulled at a time. Who allows several to be pulled need not say it twice.
+    pub fn serialized(&self) -> bool {
+        let several = self.max_parallel_image_pulls.is_some_and(|most| most > 1);
+        self.serialize_image_pulls.unwrap_or(!several)
+    }
+
     /// Checks those about pulls.
     pub(super) fn settings(&self, root_dir: &Path) -> Result<Settings, ConfigError> {
         let wrong = |why: &str| Err(ConfigError::Images(why.to_owned()));
-        let parallel = match (self.serialize_image_pulls, self.max_parallel_image_pulls) {
+        let parallel = match (self.serialized(), self.max_parallel_image_pulls) {
             (_, Some(0)) => return wrong("--max-parallel-image-pulls must be at least 1"),
             (true, Some(2..)) => {
                 return wrong("--max-parallel-image-pulls above 1 needs --serialize-image-pulls=false");
@@ -76,6 +84,10 @@ impl ImageFlags {
         if low >= high {
             return wrong("--image-gc-low-threshold must be less than --image-gc-high-threshold");
         }
-        Ok(Policy { high, low, min_age: self.minimum_image_ttl_duration, ..Policy::default() })
+        let (min_age, max_age) = (self.minimum_image_ttl_duration, self.image_maximum_gc_age);
+        if !max_age.is_zero() && max_age <= min_age {
+            return wrong("--image-maximum-gc-age must be more than --minimum-image-ttl-duration, or 0s");
+        }
+        Ok(Policy { high, low, min_age, max_age, ..Policy::default() })
     }
 }

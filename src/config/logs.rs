@@ -1,8 +1,10 @@
 //! Flags about the containers' logs, spelled as the kubelet spells them.
 
+use std::time::Duration;
+
 use clap::Args;
 
-use super::ConfigError;
+use super::{ConfigError, duration};
 use crate::node::log_rotation::Policy;
 use crate::quantity::Amount;
 
@@ -15,6 +17,9 @@ pub struct LogFlags {
     /// Files of one container's log, at least 2
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub container_log_max_files: usize,
+    /// How often the logs are looked at while one grows
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub container_log_monitor_interval: Duration,
 }
 
 impl LogFlags {
@@ -26,6 +31,10 @@ impl LogFlags {
         if self.container_log_max_files < 2 {
             return Err(ConfigError::Logs("--container-log-max-files must be at least 2".into()));
         }
+        let period = self.container_log_monitor_interval;
+        if period < Duration::from_millis(100) {
+            return Err(ConfigError::Logs("--container-log-monitor-interval must be at least 100ms".into()));
+        }
         if amount.nano() < 0 {
             return Ok(None);
         }
@@ -33,6 +42,6 @@ impl LogFlags {
         if max_size == 0 {
             return Err(ConfigError::Logs(format!("--container-log-max-size {size} is no size of a file")));
         }
-        Ok(Some(Policy { max_size, max_files: self.container_log_max_files, ..Policy::default() }))
+        Ok(Some(Policy { max_size, max_files: self.container_log_max_files, period }))
     }
 }

@@ -1,9 +1,9 @@
 //! How many images are pulled at once and how many in a time (`kubelet-static-pods.md 2.7`). Waits; reads the clock.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// What the flags say.
@@ -25,31 +25,48 @@ impl Default for Rates {
 
 /// The queue of those who want to pull: first come, first served.
 #[derive(Debug)]
-pub(super) struct Limits {
-    slots: Option<Semaphore>,
+pub(super) struct Limits(RwLock<Arc<Queue>>);
+
+#[derive(Debug)]
+struct Queue {
+    rates: Rates,
+    slots: Option<Arc<Semaphore>>,
     bucket: Option<Mutex<Bucket>>,
 }
 
 /// Leave to pull, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held for its end")] Option<SemaphorePermit<'a>>);
+pub(super) struct Turn(#[expect(dead_code, reason = "held for its end")] Option<OwnedSemaphorePermit>);
+
+impl Queue {
+    fn new(rates: Rates) -> Self {
+        let slots = rates.parallel.map(|n| Arc::new(Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS))));
+        Self { rates, slots, bucket: (rates.per_second > 0).then(|| Mutex::new(Bucket::new(rates))) }
+    }
+}
 
 impl Limits {
     pub(super) fn new(rates: Rates) -> Self {
-        Self {
-            slots: rates.parallel.map(|n| Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS))),
-            bucket: (rates.per_second > 0).then(|| Mutex::new(Bucket::new(rates))),
+        Self(RwLock::new(Arc::new(Queue::new(rates))))
+    }
+
+    /// Has those who come from now on wait by other rules. Who waits already has the turn that was promised.
+    pub(super) fn set(&self, rates: Rates) {
+        let mut queue = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if queue.rates != rates {
+            *queue = Arc::new(Queue::new(rates));
         }
     }
 
     /// Waits for its turn.
-    pub(super) async fn turn(&self) -> Turn<'_> {
-        let slot = match &self.slots {
+    pub(super) async fn turn(&self) -> Turn {
+        let queue = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        let slot = match &queue.slots {
             // Invariant: nobody closes it.
-            Some(slots) => slots.acquire().await.ok(),
+            Some(slots) => Arc::clone(slots).acquire_owned().await.ok(),
             None => None,
         };
-        if let Some(bucket) = &self.bucket {
+        if let Some(bucket) = &queue.bucket {
             let pause = bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
             tokio::time::sleep(pause).await;
         }
@@ -104,6 +121,22 @@ mod tests {
         let limits = Limits::new(UNLIMITED);
         let all: Vec<_> = (0..50).map(|_| limits.turn().now_or_never()).collect();
         assert!(all.iter().all(Option::is_some));
+    }
+
+    #[tokio::test]
+    async fn other_limits_are_for_those_who_come_later() {
+        let one = Rates { parallel: Some(1), ..UNLIMITED };
+        let limits = Limits::new(one);
+        let first = limits.turn().now_or_never().unwrap();
+        let mut waits = Box::pin(limits.turn());
+        assert!(waits.as_mut().now_or_never().is_none());
+        limits.set(one);
+        assert!(limits.turn().now_or_never().is_none(), "the same limits are the same queue");
+        limits.set(UNLIMITED);
+        assert!(limits.turn().now_or_never().is_some());
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(waits.now_or_never().is_some());
     }
 
     #[test]

@@ -34,10 +34,14 @@ mod tracked;
 mod tree;
 mod watch;
 
+pub(crate) use check::nearest;
 pub use desired::{Desired, FileReport, FileState, SourceError};
 pub use examine::{Examination, Finding};
 pub(crate) use identity::canonical_container;
 pub use identity::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, node_name};
 pub use parse::{Judged, MAX_BYTES, ManifestPod, judge, validate};
+pub(crate) use refusal::Refusals;
 pub use refusal::{Position, Refusal};
+pub(crate) use scalar::Scalar;
+pub(crate) use tree::{Node, Value, documents};
 pub use watch::{FileSource, FileSourceConfig, SpawnError, spawn};

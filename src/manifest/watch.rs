@@ -7,6 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,7 @@ pub enum SpawnError {
 #[derive(Debug)]
 pub struct FileSource {
     mailbox: Arc<Mailbox>,
+    period: Arc<Period>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -59,6 +61,33 @@ impl FileSource {
     /// Reads everything now, without waiting for an event or the tick.
     pub fn rescan(&self) {
         self.mailbox.wake();
+    }
+
+    /// Changes how often everything is read without an event, from now on.
+    pub fn set_file_check_frequency(&self, period: Duration) {
+        self.period.set(period);
+        self.mailbox.wake();
+    }
+}
+
+/// How often everything is read without an event; never less than a millisecond.
+#[derive(Debug)]
+struct Period(AtomicU64);
+
+impl Period {
+    fn new(period: Duration) -> Self {
+        let this = Self(AtomicU64::new(1));
+        this.set(period);
+        this
+    }
+
+    fn set(&self, period: Duration) {
+        let millis = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        self.0.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -81,13 +110,18 @@ pub fn spawn(config: FileSourceConfig) -> Result<(watch::Receiver<Arc<Desired>>,
         .map_err(|source| SpawnError::Path { path: config.path.clone(), source })?;
     let (sender, receiver) = watch::channel(Arc::new(Desired::default()));
     let mailbox = Arc::new(Mailbox::default());
-    let worker =
-        Worker { config: FileSourceConfig { path, ..config }, sender, mailbox: Arc::clone(&mailbox) };
+    let period = Arc::new(Period::new(config.file_check_frequency));
+    let worker = Worker {
+        config: FileSourceConfig { path, ..config },
+        sender,
+        mailbox: Arc::clone(&mailbox),
+        period: Arc::clone(&period),
+    };
     let thread = std::thread::Builder::new()
         .name("manifests".into())
         .spawn(move || worker.run())
         .map_err(SpawnError::Thread)?;
-    Ok((receiver, FileSource { mailbox, thread: Some(thread) }))
+    Ok((receiver, FileSource { mailbox, period, thread: Some(thread) }))
 }
 
 /// First and longest pause between two attempts to watch.
@@ -105,6 +139,7 @@ struct Worker {
     config: FileSourceConfig,
     sender: watch::Sender<Arc<Desired>>,
     mailbox: Arc<Mailbox>,
+    period: Arc<Period>,
 }
 
 impl Worker {
@@ -118,7 +153,7 @@ impl Worker {
             let (desired, again) = source.scan(Now::read(), &|name| self.mailbox.hint(name));
             self.publish(desired);
             self.save(&store, &mut source, false);
-            let mut timeout = self.config.file_check_frequency.max(Duration::from_millis(1));
+            let mut timeout = self.period.get();
             timeout = again.map_or(timeout, |again| timeout.min(again));
             if armed.watch.is_none() {
                 timeout = timeout.min(armed.pause);

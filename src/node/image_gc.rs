@@ -25,13 +25,16 @@ pub struct Policy {
     pub low: u8,
     /// How long after its pull an image stays in any case.
     pub min_age: Duration,
+    /// How long an image that nobody uses is kept, however much room there is; zero for ever.
+    pub max_age: Duration,
     /// How often it is looked.
     pub period: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { high: 85, low: 80, min_age: Duration::from_secs(120), period: Duration::from_secs(300) }
+        let (min_age, max_age) = (Duration::from_secs(120), Duration::ZERO);
+        Self { high: 85, low: 80, min_age, max_age, period: Duration::from_secs(300) }
     }
 }
 
@@ -68,7 +71,7 @@ impl Disk {
 /// What became of one collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Bytes that should have become free.
+    /// Bytes that should have become free, with those of images that were too old.
     pub wanted: u64,
     /// Bytes of the images that were removed.
     pub freed: u64,
@@ -81,23 +84,33 @@ pub struct Collected {
 pub struct Collector<R> {
     runtime: Arc<R>,
     memory: Arc<Memory>,
-    policy: Policy,
+    policy: watch::Receiver<Policy>,
     measure: fn(&Path) -> io::Result<Disk>,
 }
 
 impl<R: Runtime> Collector<R> {
     /// Of the images in this memory.
     pub fn new(runtime: Arc<R>, memory: Arc<Memory>, policy: Policy) -> Self {
+        Self::following(runtime, memory, watch::channel(policy).1)
+    }
+
+    /// The same by a policy that may change.
+    pub fn following(runtime: Arc<R>, memory: Arc<Memory>, policy: watch::Receiver<Policy>) -> Self {
         Self { runtime, memory, policy, measure: Disk::of }
+    }
+
+    fn policy(&self) -> Policy {
+        self.policy.borrow().clone()
     }
 
     /// Collects until the loop is gone.
     pub async fn run(self, mut view: watch::Receiver<View>) {
         let mut said = String::new();
         loop {
+            let period = self.policy().period;
             let gone = async { while view.changed().await.is_ok() {} };
             tokio::select! {
-                () = tokio::time::sleep(self.policy.period) => {}
+                () = tokio::time::sleep(period) => {}
                 () = gone => return,
             }
             let wanted = Arc::clone(&view.borrow().wanted);
@@ -131,33 +144,47 @@ impl<R: Runtime> Collector<R> {
         self.change(move |known| mark(known, &in_use, now)).await;
         let gone: BTreeSet<String> = present.iter().map(|image| image.id.clone()).collect();
         self.change(move |known| known.retain(|id, _| gone.contains(id))).await;
+        let policy = self.policy();
+        let mut done = Collected::default();
+        let known = self.memory.images();
+        let (old, others): (Vec<_>, Vec<_>) = candidates(&known, &present, now, policy.min_age)
+            .into_iter()
+            .partition(|image| is_old(&known, image, now, policy.max_age));
+        for image in old {
+            self.remove(image, &mut done).await;
+        }
+        // Only now: what has gone has made room.
         let Some(wanted) = self.missing(self.runtime.image_fs().await?).await? else {
-            return Ok(Collected::default());
+            return Ok(done);
         };
-        let mut done = Collected { wanted, ..Collected::default() };
-        for image in candidates(&self.memory.images(), &present, now, self.policy.min_age) {
-            if done.freed >= wanted {
+        done.wanted = wanted.saturating_add(done.freed);
+        for image in others {
+            if done.freed >= done.wanted {
                 break;
             }
-            match self.runtime.remove_image(&ImageSpec::from(image.id.as_str())).await {
-                Ok(()) => {
-                    tracing::info!(image = image.id, names = ?image.repo_tags, bytes = image.size, "unused image removed");
-                    done.freed += image.size;
-                    done.removed.push(image.id.clone());
-                    let id = image.id.clone();
-                    self.change(move |known| {
-                        known.remove(&id);
-                    })
-                    .await;
-                }
-                Err(error) => tracing::warn!("image collection: {error}"),
-            }
+            self.remove(image, &mut done).await;
         }
         Ok(done)
     }
 
+    async fn remove(&self, image: &Image, done: &mut Collected) {
+        match self.runtime.remove_image(&ImageSpec::from(image.id.as_str())).await {
+            Ok(()) => {
+                tracing::info!(image = image.id, names = ?image.repo_tags, bytes = image.size, "unused image removed");
+                done.freed += image.size;
+                done.removed.push(image.id.clone());
+                let id = image.id.clone();
+                self.change(move |known| {
+                    known.remove(&id);
+                })
+                .await;
+            }
+            Err(error) => tracing::warn!("image collection: {error}"),
+        }
+    }
+
     async fn missing(&self, places: Vec<ImageFs>) -> Result<Option<u64>> {
-        let (measure, policy) = (self.measure, self.policy.clone());
+        let (measure, policy) = (self.measure, self.policy());
         let work = move || {
             for place in places {
                 let disk = measure(&place.path).map_err(|error| (place.path.clone(), error))?;
@@ -210,6 +237,12 @@ fn mark(known: &mut Images, in_use: &BTreeSet<String>, now: Time) {
     for (id, image) in known {
         image.unused_since = if in_use.contains(id) { None } else { Some(image.unused_since.unwrap_or(now)) };
     }
+}
+
+/// Whether an image is unused for longer than it may be.
+fn is_old(known: &Images, image: &Image, now: Time, max_age: Duration) -> bool {
+    let since = known.get(&image.id).and_then(|pulled| pulled.unused_since);
+    !max_age.is_zero() && since.is_some_and(|since| now.since(since) > max_age)
 }
 
 /// What may be removed, the longest unused first. Not what is pinned, what is young, and what has a name besides those
@@ -370,6 +403,38 @@ mod tests {
         let last = full.collect(&pods, Time::from_secs(2000)).await.unwrap();
         assert_eq!((last.freed, left()), (10, vec![names[4].clone(), names[3].clone()]));
         assert_eq!(full.collect(&pods, Time::from_secs(3000)).await.unwrap().freed, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_unused_for_too_long_goes_also_while_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Fake::new();
+        let memory = Arc::new(Memory::open(dir.path()));
+        for (name, unused) in [("old", 10), ("new", 60), ("imported", 0)] {
+            let name = format!("r.example/{name}:1");
+            let id = fake.world(|w| w.add_image(&name));
+            if unused > 0 {
+                memory.pulled(&id, &name, Time::from_secs(1)).unwrap();
+                let unused = Some(Time::from_secs(unused));
+                memory.change(|known| known.get_mut(&id).unwrap().unused_since = unused).unwrap();
+            }
+        }
+        let (sender, policy) =
+            watch::channel(Policy { min_age: Duration::from_secs(1), ..Policy::default() });
+        let roomy = Collector {
+            measure: |_| Ok(Disk { capacity: 100, available: 90 }),
+            ..Collector::following(Arc::new(fake.clone()), Arc::clone(&memory), policy)
+        };
+        let now = Time::from_secs(111);
+        assert_eq!(roomy.collect(&[], now).await.unwrap(), Collected::default(), "0 is for ever");
+        sender.send_modify(|policy| policy.max_age = Duration::from_secs(100));
+        let done = roomy.collect(&[], now).await.unwrap();
+        assert_eq!((done.wanted, done.removed), (0, vec!["sha256:r.example/old:1".to_owned()]));
+        assert_eq!(
+            roomy.collect(&[], now).await.unwrap().removed.len(),
+            0,
+            "the limit itself is not over it"
+        );
     }
 
     #[tokio::test]

@@ -47,7 +47,7 @@ pub struct Rotator<R> {
     runtime: Arc<R>,
     logs_dir: PathBuf,
     /// `None`: nothing is rotated; logs of instances that are gone go nevertheless.
-    policy: Option<Policy>,
+    policy: watch::Receiver<Option<Policy>>,
     sizes: HashMap<ContainerId, u64>,
     /// What was complained of at the last look.
     said: BTreeSet<String>,
@@ -56,14 +56,21 @@ pub struct Rotator<R> {
 impl<R: Runtime> Rotator<R> {
     /// Of the logs in this directory.
     pub fn new(runtime: Arc<R>, logs_dir: PathBuf, policy: Option<Policy>) -> Self {
+        Self::following(runtime, logs_dir, watch::channel(policy).1)
+    }
+
+    /// The same by a policy that may change.
+    pub fn following(runtime: Arc<R>, logs_dir: PathBuf, policy: watch::Receiver<Option<Policy>>) -> Self {
         Self { runtime, logs_dir, policy, sizes: HashMap::new(), said: BTreeSet::new() }
     }
 
     /// Rotates until the loop is gone.
     pub async fn run(mut self, mut view: watch::Receiver<View>) {
-        let period = self.policy.as_ref().map_or(QUIET, |policy| policy.period);
-        let mut pause = period;
+        let mut policies = self.policy.clone();
+        let mut pause = Duration::ZERO;
         loop {
+            let period = policies.borrow_and_update().as_ref().map_or(QUIET, |policy| policy.period);
+            pause = pause.max(period);
             let observed = Arc::clone(&view.borrow_and_update().observed);
             let running = running(&observed.snapshot);
             let grown = self.look(&observed.snapshot).await;
@@ -71,14 +78,18 @@ impl<R: Runtime> Rotator<R> {
                 if view.changed().await.is_err() {
                     return;
                 }
-                pause = period;
+                pause = Duration::ZERO;
                 continue;
             }
             let until = Instant::now() + if grown { period } else { pause };
             pause = if grown { period } else { (pause * 2).min(QUIET.max(period)) };
-            match rest(until, &running, &mut view).await {
+            let rested = tokio::select! {
+                rested = rest(until, &running, &mut view) => rested,
+                () = changed(&mut policies) => Rested::Others,
+            };
+            match rested {
                 Rested::Time => {}
-                Rested::Others => pause = period,
+                Rested::Others => pause = Duration::ZERO,
                 Rested::Gone => return,
             }
         }
@@ -95,8 +106,9 @@ impl<R: Runtime> Rotator<R> {
         // All at once: at rest this is all that is done, and it wakes one thread.
         let stat = move || paths.iter().map(fs::symlink_metadata).collect::<Vec<_>>();
         let found = tokio::task::spawn_blocking(stat).await.unwrap_or_default();
+        let policy = self.policy.borrow().clone();
         for (container, found) in running.into_iter().zip(found) {
-            let Some(policy) = &self.policy else { break };
+            let Some(policy) = &policy else { break };
             match rotate(&*self.runtime, &container.id, &container.log_path, found, policy).await {
                 Ok(size) => drop(sizes.insert(container.id.clone(), size)),
                 Err(why) => complaints.push(format!("{}: {why}", container.log_path.display())),
@@ -127,10 +139,17 @@ fn running(snapshot: &Snapshot) -> BTreeSet<ContainerId> {
 enum Rested {
     /// Its time.
     Time,
-    /// Other containers run now.
+    /// Other containers run now, or the rules are others.
     Others,
     /// The loop is gone.
     Gone,
+}
+
+/// Waits for another policy.
+async fn changed(policies: &mut watch::Receiver<Option<Policy>>) {
+    if policies.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Waits until then, or until other containers run, or nobody tells any more.

@@ -1,6 +1,7 @@
 //! How long to wait: between instances of a container (`kubelet-static-pods.md 2.6`) and after failed verbs.
 //! The crash back-off lives in an annotation of each instance, so no restart of the agent forgets it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use podstead_runtime::{Container, ContainerState, Retry, Time};
@@ -15,7 +16,8 @@ pub const BACKOFF: &str = "podstead.dev/backoff";
 /// How often a pod that waits for the runtime or its network is looked at.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const FIRST: Duration = Duration::from_secs(10);
-const MAX: Duration = Duration::from_secs(300);
+/// The longest pause of a crash loop, unless a shorter one is asked for when an instance is made.
+pub const MAX: Duration = Duration::from_secs(300);
 /// An instance that ended this long after it was made had no part in a crash loop.
 const RESET: Duration = Duration::from_secs(600);
 
@@ -48,6 +50,18 @@ pub(super) fn restart(last: &Container, now: Time) -> Restart {
 /// sandbox lost at the wrong moment does not end a crash back-off.
 pub(super) fn instead(last: &Container) -> Restart {
     Restart { not_before: None, pause: Duration::ZERO, next_pause: written(last) }
+}
+
+/// What is written on a new instance where pauses are to be shorter than [`MAX`]. The pause that is written is the one that
+/// is waited out, so the decision needs no word of it.
+pub fn capped(annotations: &BTreeMap<String, String>, most: Option<Duration>) -> BTreeMap<String, String> {
+    let mut all = annotations.clone();
+    if let (Some(pause), Some(most)) = (all.get_mut(BACKOFF), most)
+        && pause.parse().is_ok_and(|seconds: u64| seconds > most.as_secs())
+    {
+        *pause = most.as_secs().to_string();
+    }
+    all
 }
 
 fn written(container: &Container) -> Duration {
@@ -91,4 +105,37 @@ pub(super) fn pause_after(failure: &Failure, verb: Verb) -> Duration {
 /// A long-lived one is replaced at once, one that dies again and again does not become a busy loop.
 pub(super) fn sandbox_pause(attempt: u32) -> Duration {
     Duration::from_secs(1 << attempt.min(4)).min(FIRST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_cut_where_it_is_written() {
+        let with = |seconds: u64| BTreeMap::from([(BACKOFF.to_owned(), seconds.to_string())]);
+        let most = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(capped(&with(40), most(30)), with(30));
+        assert_eq!(capped(&with(20), most(30)), with(20));
+        assert_eq!(capped(&with(10), most(3)), with(3), "the first one too");
+        assert_eq!(capped(&with(300), None), with(300));
+        assert_eq!(capped(&BTreeMap::new(), most(3)), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_cut_pause_is_waited_out_and_the_next_one_is_cut_again() {
+        let ended = ContainerState::Exited {
+            code: 1,
+            started_at: Time::from_secs(100),
+            finished_at: Time::from_secs(101),
+            reason: String::new(),
+            message: String::new(),
+        };
+        let annotations = BTreeMap::from([(BACKOFF.to_owned(), "3".to_owned())]);
+        let last =
+            Container { created_at: Time::from_secs(100), state: ended, annotations, ..Container::default() };
+        let restart = restart(&last, Time::from_secs(102));
+        assert_eq!(restart.not_before, Some(Time::from_secs(104)));
+        assert_eq!(restart.next_pause, Duration::from_secs(6));
+    }
 }

@@ -22,6 +22,7 @@ pub mod volumes;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use podstead_runtime::CgroupDriver;
 
@@ -56,6 +57,8 @@ pub struct NodeFacts {
     pub recursive_read_only: bool,
     /// Containers get the runtime's seccomp profile unless they say otherwise (`--seccomp-default`).
     pub seccomp_default: bool,
+    /// The longest pause between two instances of a container in a crash loop; `None` for the decision's own.
+    pub max_restart_period: Option<Duration>,
     /// What the node says about names.
     pub dns: dns::Settings,
     /// What decides about security besides.

@@ -210,6 +210,8 @@ impl Builder {
         let flags = RuntimeFlags {
             runtime: self.runtime,
             container_runtime_endpoint: self.endpoint,
+            image_service_endpoint: None,
+            runtime_request_timeout: Duration::from_secs(120),
             root_dir: dir.path().join("root"),
             state_dir: dir.path().join("state"),
             owner: name.clone(),
@@ -243,6 +245,7 @@ impl Builder {
             log_rotation: Some(log_rotation::Policy::default()),
             dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
             seccomp_default: self.seccomp_default,
+            max_restart_period: crate::plan::backoff::MAX,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,
             ids_per_pod: crate::node::userns::IDS,
         };

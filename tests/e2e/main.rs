@@ -2,6 +2,7 @@
 //! libcontainer and on a private containerd. Root.
 
 mod cli;
+mod configuration;
 mod describe;
 mod field;
 mod images;

@@ -32,6 +32,8 @@ pub struct Cri {
 #[derive(Debug)]
 pub(crate) struct Inner {
     channel: Channel,
+    /// The same, unless another server keeps the images.
+    image_channel: Channel,
     pub(crate) options: Options,
     pub(crate) hugepage_sizes: BTreeSet<String>,
     /// Ids known to bear our mark. Labels never change and ids are never used again.
@@ -48,10 +50,15 @@ impl Cri {
     /// A client of the server at `endpoint` (`unix:///path`). Nothing is connected before the first call; calls
     /// made while the server is away fail with [`podstead_runtime::Error::Unavailable`].
     pub fn connect(endpoint: &str, options: Options) -> Result<Self, EndpointError> {
-        let socket = channel::socket_path(endpoint)?;
+        let channel = channel::lazy(channel::socket_path(endpoint)?);
+        let image_channel = match &options.image_endpoint {
+            Some(other) => channel::lazy(channel::socket_path(other)?),
+            None => channel.clone(),
+        };
         Ok(Self {
             inner: Arc::new(Inner {
-                channel: channel::lazy(socket),
+                channel,
+                image_channel,
                 options,
                 hugepage_sizes: node::hugepage_sizes(),
                 ours: Mutex::default(),
@@ -81,7 +88,7 @@ impl Inner {
     }
 
     pub(crate) fn image_service(&self) -> ImageServiceClient<Channel> {
-        ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+        ImageServiceClient::new(self.image_channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The ordinary deadline.

@@ -37,6 +37,8 @@ pub struct Options {
     /// Deadline of ordinary calls (`kubelet-static-pods.md 2.8`). Twice that for making sandboxes, that and the
     /// grace for stops, that and the command's own timeout for commands, none for pulls.
     pub request_timeout: Duration,
+    /// Endpoint of the image service, if it is another server's.
+    pub image_endpoint: Option<String>,
     /// How cgroup parents are spelled where the server does not tell (containerd before 2.0).
     pub cgroup_driver: CgroupDriver,
 }
@@ -46,6 +48,7 @@ impl Default for Options {
         Self {
             owner: labels::DEFAULT_OWNER.to_owned(),
             request_timeout: Duration::from_secs(120),
+            image_endpoint: None,
             cgroup_driver: CgroupDriver::Cgroupfs,
         }
     }
