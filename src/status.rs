@@ -1,17 +1,21 @@
-//! Watches the runtime's health for the loop: often while a pod waits for it, seldom when all is well.
+//! Watches the runtime's health for the loop: often while a pod waits for it; else beside the loop's own rounds, so that at
+//! rest it wakes the processor no once more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use podstead_runtime::{Runtime, RuntimeStatus};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::plan::WaitReason;
 use crate::reconcile::View;
 
+/// The pause when all is well.
 const WELL: Duration = Duration::from_secs(30);
-/// Added while nobody waits for it: a node whose pods are all on its own network may never have another.
-const IDLE: Duration = Duration::from_secs(9);
+/// The pause while nobody waits for it: a node whose pods are all on its own network may never have another.
+const IDLE: Duration = Duration::from_secs(10);
+/// The pause while somebody waits.
 const AWAITED: Duration = Duration::from_secs(1);
 
 /// Asks the runtime for its status for ever and publishes changes.
@@ -37,12 +41,26 @@ pub async fn keep<R: Runtime>(
         if publish.is_closed() {
             return;
         }
-        if well {
-            tokio::time::sleep(WELL).await;
-        } else {
-            tokio::time::sleep(AWAITED).await;
-            // Without a view any more nobody waits, and nobody listens either.
-            let _ = tokio::time::timeout(IDLE, view.wait_for(is_awaited)).await;
+        rest(well, &mut view).await;
+    }
+}
+
+/// Waits for the first round of the loop after the pause, which comes within a minute; no pause is shorter than
+/// [`AWAITED`].
+async fn rest(well: bool, view: &mut watch::Receiver<View>) {
+    let asked = Instant::now();
+    loop {
+        let awaited = !well && is_awaited(&view.borrow_and_update());
+        let pause = if well { WELL } else if awaited { AWAITED } else { IDLE };
+        if awaited {
+            return tokio::time::sleep_until(asked + pause).await;
+        }
+        if asked.elapsed() >= pause {
+            return;
+        }
+        // Without a view any more nobody waits, and nobody listens either.
+        if view.changed().await.is_err() {
+            return tokio::time::sleep(AWAITED).await;
         }
     }
 }
@@ -92,9 +110,32 @@ mod tests {
         tokio::time::sleep(AWAITED * 3).await;
         assert_eq!(*seen.borrow(), ill(), "not asked yet");
         view.send_replace(waiting());
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         seen.wait_for(|s| *s != ill()).await.unwrap();
         assert!(begun.elapsed() < IDLE / 2, "asked as soon as somebody waits");
         keeper.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_rest_it_is_asked_with_the_rounds_of_the_loop_and_sets_no_timer() {
+        let view = watch::Sender::new(View::default());
+        let mut rounds = view.subscribe();
+        for (well, pause) in [(true, WELL), (false, IDLE)] {
+            let mut resting = std::pin::pin!(rest(well, &mut rounds));
+            // Paused time goes on only to the next timer: there is none but this one.
+            assert!(tokio::time::timeout(pause * 5, &mut resting).await.is_err(), "no round, no question");
+            view.send_replace(View::default());
+            resting.await;
+        }
+        let begun = Instant::now();
+        let mut resting = std::pin::pin!(rest(true, &mut rounds));
+        for _ in 0..3 {
+            view.send_replace(View::default());
+            assert!(tokio::time::timeout(WELL / 4, &mut resting).await.is_err(), "rounds of a busy loop");
+        }
+        tokio::time::advance(WELL).await;
+        view.send_replace(View::default());
+        resting.await;
+        assert!(begun.elapsed() >= WELL);
     }
 }

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use crate::reconcile::View;
 
-/// The longest pause between two looks.
-const QUIET: Duration = Duration::from_secs(60);
+/// The longest pause between two looks, a little less than that between two rounds of the loop.
+const QUIET: Duration = Duration::from_secs(50);
 const TMP: &str = ".tmp";
 /// How the names of compressed logs end.
 pub const COMPRESSED: &str = ".gz";
@@ -49,6 +49,8 @@ pub struct Rotator<R> {
     /// `None`: nothing is rotated; logs of instances that are gone go nevertheless.
     policy: Option<Policy>,
     sizes: HashMap<ContainerId, u64>,
+    /// The instances that had logs when those of others were taken away.
+    swept: Attempts,
     /// What was complained of at the last look.
     said: BTreeSet<String>,
 }
@@ -56,7 +58,7 @@ pub struct Rotator<R> {
 impl<R: Runtime> Rotator<R> {
     /// Of the logs in this directory.
     pub fn new(runtime: Arc<R>, logs_dir: PathBuf, policy: Option<Policy>) -> Self {
-        Self { runtime, logs_dir, policy, sizes: HashMap::new(), said: BTreeSet::new() }
+        Self { runtime, logs_dir, policy, sizes: HashMap::new(), swept: Attempts::new(), said: BTreeSet::new() }
     }
 
     /// Rotates until the loop is gone.
@@ -74,9 +76,8 @@ impl<R: Runtime> Rotator<R> {
                 pause = period;
                 continue;
             }
-            let until = Instant::now() + if grown { period } else { pause };
             pause = if grown { period } else { (pause * 2).min(QUIET.max(period)) };
-            match rest(until, &running, &mut view).await {
+            match rest(pause, pause == period, &running, &mut view).await {
                 Rested::Time => {}
                 Rested::Others => pause = period,
                 Rested::Gone => return,
@@ -92,19 +93,24 @@ impl<R: Runtime> Rotator<R> {
         let mut sizes = HashMap::new();
         let running: Vec<&Container> = logs.iter().copied().filter(|c| c.is_running()).collect();
         let paths: Vec<PathBuf> = running.iter().map(|c| c.log_path.clone()).collect();
+        let kept = attempts(&logs);
+        let sweeping = (kept != self.swept).then(|| kept.clone());
         // All at once: at rest this is all that is done, and it wakes one thread.
-        let stat = move || paths.iter().map(fs::symlink_metadata).collect::<Vec<_>>();
-        let found = tokio::task::spawn_blocking(stat).await.unwrap_or_default();
+        let read = move || {
+            let swept = sweeping.as_ref().map_or(Ok(()), sweep);
+            (paths.iter().map(fs::symlink_metadata).collect::<Vec<_>>(), swept)
+        };
+        let (found, swept) = tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| (Vec::new(), Ok(())));
+        match swept {
+            Ok(()) => self.swept = kept,
+            Err(error) => complaints.push(error.to_string()),
+        }
         for (container, found) in running.into_iter().zip(found) {
             let Some(policy) = &self.policy else { break };
             match rotate(&*self.runtime, &container.id, &container.log_path, found, policy).await {
                 Ok(size) => drop(sizes.insert(container.id.clone(), size)),
                 Err(why) => complaints.push(format!("{}: {why}", container.log_path.display())),
             }
-        }
-        let kept = attempts(&logs);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || sweep(&kept)).await {
-            complaints.push(error.to_string());
         }
         let new = complaints.iter().filter(|complaint| !self.said.contains(*complaint));
         new.for_each(|complaint| tracing::warn!("log rotation: {complaint}"));
@@ -133,16 +139,24 @@ enum Rested {
     Gone,
 }
 
-/// Waits until then, or until other containers run, or nobody tells any more.
-async fn rest(until: Instant, before: &BTreeSet<ContainerId>, view: &mut watch::Receiver<View>) -> Rested {
+/// Waits for a time, or until other containers run, or nobody tells any more. Unless it must be `exact`, the first round of
+/// the loop after that time ends it: the processor is awake then, and a round comes within a minute.
+async fn rest(
+    pause: Duration,
+    exact: bool,
+    before: &BTreeSet<ContainerId>,
+    view: &mut watch::Receiver<View>,
+) -> Rested {
+    let begun = Instant::now();
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(until) => return Rested::Time,
+            () = tokio::time::sleep_until(begun + pause), if exact => return Rested::Time,
             changed = view.changed() => match changed {
                 Err(_) => return Rested::Gone,
                 Ok(()) if running(&view.borrow_and_update().observed.snapshot) != *before => {
                     return Rested::Others;
                 }
+                Ok(()) if begun.elapsed() >= pause => return Rested::Time,
                 Ok(()) => {}
             }
         }
@@ -286,8 +300,10 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The instances of each container that the runtime still has, by the directory of their logs.
-fn attempts(containers: &[&Container]) -> BTreeMap<PathBuf, BTreeSet<u32>> {
-    let mut all: BTreeMap<PathBuf, BTreeSet<u32>> = BTreeMap::new();
+type Attempts = BTreeMap<PathBuf, BTreeSet<u32>>;
+
+fn attempts(containers: &[&Container]) -> Attempts {
+    let mut all = Attempts::new();
     for container in containers {
         if let Some(dir) = container.log_path.parent() {
             all.entry(dir.to_owned()).or_default().insert(container.attempt);
@@ -297,7 +313,7 @@ fn attempts(containers: &[&Container]) -> BTreeMap<PathBuf, BTreeSet<u32>> {
 }
 
 /// Removes the logs of instances that are gone. The last one's stays in any case: it says which number is next.
-fn sweep(kept: &BTreeMap<PathBuf, BTreeSet<u32>>) -> io::Result<()> {
+fn sweep(kept: &Attempts) -> io::Result<()> {
     for (dir, attempts) in kept {
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
