@@ -1,5 +1,6 @@
 //! Flags -> one checked [`Config`]; nobody re-checks after it. Reads the node's facts once.
 
+mod credentials;
 mod dns;
 mod images;
 mod logs;
@@ -19,6 +20,7 @@ use crate::node::log_rotation::Policy as LogPolicy;
 use crate::pod::dns::Settings as DnsSettings;
 use crate::pod::sysctl::{Allowed, BadPattern};
 
+pub use credentials::CredentialFlags;
 pub use dns::DnsFlags;
 pub use images::ImageFlags;
 pub use logs::LogFlags;

@@ -11,12 +11,19 @@ use tokio::time::Instant;
 use crate::plan::WaitReason;
 use crate::reconcile::View;
 
-/// The pause when all is well.
-const WELL: Duration = Duration::from_secs(30);
-/// The pause while nobody waits for it: a node whose pods are all on its own network may never have another.
-const IDLE: Duration = Duration::from_secs(10);
-/// The pause while somebody waits.
-const AWAITED: Duration = Duration::from_secs(1);
+/// How long not to ask again.
+#[derive(Clone, Copy)]
+struct Pauses {
+    /// When all is well.
+    well: Duration,
+    /// While nobody waits for it: a node whose pods are all on its own network may never have another.
+    idle: Duration,
+    /// While somebody waits.
+    awaited: Duration,
+}
+
+const PAUSES: Pauses =
+    Pauses { well: Duration::from_secs(30), idle: Duration::from_secs(10), awaited: Duration::from_secs(1) };
 
 /// Asks the runtime for its status for ever and publishes changes.
 pub async fn keep<R: Runtime>(
@@ -41,26 +48,25 @@ pub async fn keep<R: Runtime>(
         if publish.is_closed() {
             return;
         }
-        rest(well, &mut view).await;
+        rest(PAUSES, well, &mut view).await;
     }
 }
 
-/// Waits for the first round of the loop after the pause, which comes within a minute; no pause is shorter than
-/// [`AWAITED`].
-async fn rest(well: bool, view: &mut watch::Receiver<View>) {
+/// Waits for the first round of the loop after the pause, which comes within a minute; while somebody waits, for the
+/// pause alone.
+async fn rest(pauses: Pauses, well: bool, view: &mut watch::Receiver<View>) {
     let asked = Instant::now();
     loop {
-        let awaited = !well && is_awaited(&view.borrow_and_update());
-        let pause = if well { WELL } else if awaited { AWAITED } else { IDLE };
-        if awaited {
-            return tokio::time::sleep_until(asked + pause).await;
-        }
-        if asked.elapsed() >= pause {
-            return;
+        let awaited = is_awaited(&view.borrow_and_update());
+        if awaited && !well {
+            return tokio::time::sleep_until(asked + pauses.awaited).await;
         }
         // Without a view any more nobody waits, and nobody listens either.
         if view.changed().await.is_err() {
-            return tokio::time::sleep(AWAITED).await;
+            return tokio::time::sleep(pauses.awaited).await;
+        }
+        if asked.elapsed() >= if well { pauses.well } else { pauses.idle } {
+            return;
         }
     }
 }
@@ -107,35 +113,35 @@ mod tests {
         let keeper = tokio::spawn(keep(Arc::new(fake.clone()), publish, view.subscribe()));
         seen.wait_for(|s| *s == ill()).await.unwrap();
         fake.set_status(RuntimeStatus::default());
-        tokio::time::sleep(AWAITED * 3).await;
+        tokio::time::sleep(PAUSES.awaited * 3).await;
         assert_eq!(*seen.borrow(), ill(), "not asked yet");
         view.send_replace(waiting());
         let begun = Instant::now();
         seen.wait_for(|s| *s != ill()).await.unwrap();
-        assert!(begun.elapsed() < IDLE / 2, "asked as soon as somebody waits");
+        assert!(begun.elapsed() < PAUSES.idle / 2, "asked as soon as somebody waits");
         keeper.abort();
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn at_rest_it_is_asked_with_the_rounds_of_the_loop_and_sets_no_timer() {
+    #[tokio::test]
+    async fn at_rest_it_is_asked_with_the_rounds_of_the_loop_only() {
         let view = watch::Sender::new(View::default());
         let mut rounds = view.subscribe();
-        for (well, pause) in [(true, WELL), (false, IDLE)] {
-            let mut resting = std::pin::pin!(rest(well, &mut rounds));
-            // Paused time goes on only to the next timer: there is none but this one.
-            assert!(tokio::time::timeout(pause * 5, &mut resting).await.is_err(), "no round, no question");
+        let ms = Duration::from_millis;
+        for (well, pauses) in [
+            (true, Pauses { well: ms(100), idle: ms(60_000), awaited: ms(60_000) }),
+            (false, Pauses { well: ms(60_000), idle: ms(100), awaited: ms(60_000) }),
+        ] {
+            let begun = Instant::now();
+            let mut resting = std::pin::pin!(rest(pauses, well, &mut rounds));
+            assert!(tokio::time::timeout(ms(20), &mut resting).await.is_err());
+            view.send_replace(View::default());
+            assert!(
+                tokio::time::timeout(ms(300), &mut resting).await.is_err(),
+                "a round too early, then none"
+            );
             view.send_replace(View::default());
             resting.await;
+            assert!(begun.elapsed() < ms(10_000));
         }
-        let begun = Instant::now();
-        let mut resting = std::pin::pin!(rest(true, &mut rounds));
-        for _ in 0..3 {
-            view.send_replace(View::default());
-            assert!(tokio::time::timeout(WELL / 4, &mut resting).await.is_err(), "rounds of a busy loop");
-        }
-        tokio::time::advance(WELL).await;
-        view.send_replace(View::default());
-        resting.await;
-        assert!(begun.elapsed() >= WELL);
     }
 }

@@ -3,7 +3,6 @@
 pub mod describe;
 pub mod exec;
 pub mod find;
-mod follow;
 pub mod images;
 pub mod inspect;
 pub mod logs;

@@ -196,17 +196,19 @@ mod tests {
 
     #[test]
     fn what_looks_as_it_did_is_not_read_again_for_a_while() {
-        let (stamp, now) = stamp();
+        let ((stamp, now), (other, _)) = (stamp(), stamp());
         let mut file = Tracked::default();
         assert!(!file.is_known(Some(stamp), now), "never read");
         file.note(Some(stamp), later(now, MS(100)));
-        assert!(!file.is_known(Some(stamp), later(now, MS(200))), "it may have changed within one tick of its clock");
+        assert!(
+            !file.is_known(Some(stamp), later(now, MS(200))),
+            "it may have changed within one tick of its clock"
+        );
         let read = later(now, COARSE);
         file.note(Some(stamp), read);
         assert!(file.is_known(Some(stamp), later(read, TRUSTED.saturating_sub(MS(1)))));
         assert!(!file.is_known(Some(stamp), later(read, TRUSTED)), "not for ever");
         assert!(!file.is_known(None, read));
-        let (other, _) = super::tests::stamp();
         assert!(!file.is_known(Some(other), read));
     }
 

@@ -58,7 +58,14 @@ pub struct Rotator<R> {
 impl<R: Runtime> Rotator<R> {
     /// Of the logs in this directory.
     pub fn new(runtime: Arc<R>, logs_dir: PathBuf, policy: Option<Policy>) -> Self {
-        Self { runtime, logs_dir, policy, sizes: HashMap::new(), swept: Attempts::new(), said: BTreeSet::new() }
+        Self {
+            runtime,
+            logs_dir,
+            policy,
+            sizes: HashMap::new(),
+            swept: Attempts::new(),
+            said: BTreeSet::new(),
+        }
     }
 
     /// Rotates until the loop is gone.

@@ -307,6 +307,25 @@ async fn a_command_has_a_terminal_that_follows_ours(host: &Host) {
     }
 }
 
+/// A CRI server is told the size when the command runs already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_command_begins_with_the_size_of_its_terminal() {
+    let node = Host::direct().node().await;
+    sleeper(&node, "sized").await;
+    let size = nix::pty::Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
+    for _ in 0..5 {
+        let pty = nix::pty::openpty(Some(&size), None).expect("a pty");
+        let mut run = command(&node, &["exec", "-t", "sized-node", "stty", "size"]);
+        let mut child = run.stdout(pty.slave).stderr(Stdio::null()).spawn().expect("start");
+        drop(run);
+        let mut said = String::new();
+        // Ends with an error once nobody has the other end.
+        let _ = std::fs::File::from(pty.master).read_to_string(&mut said);
+        assert_eq!(said.trim(), "33 101");
+        assert!(child.wait().expect("wait").success());
+    }
+}
+
 async fn a_terminal_without_input_keeps_its_interrupt_key(host: &Host) {
     use rustix::termios::{LocalModes, tcgetattr};
     let node = host.node().await;

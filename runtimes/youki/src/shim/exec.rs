@@ -155,7 +155,8 @@ fn start(
     let own = spec.process().as_ref().ok_or_else(|| Error::Asked("the container has no process".into()))?;
     let mut process = bundle::exec_process(own, &request.command, request.tty);
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().clone());
-    let program = Program { lent: seccomp.is_some() && lend(&mut process), seccomp };
+    let lent = seccomp.is_some() && lend(&mut process);
+    let program = Program { lent, seccomp, size: request.size.filter(|_| request.tty) };
     let file = files.process();
     write_json(&file, &process).doing(|| format!("write {}", file.display()))?;
     let failed = |error: libcontainer::error::LibcontainerError| Error::Container {
