@@ -73,6 +73,13 @@ pub enum Command {
     },
 }
 
+impl Args {
+    /// Whether it brings images, for which there must be a place.
+    pub fn makes(&self) -> bool {
+        matches!(self.command, Command::Pull { .. } | Command::Import { .. })
+    }
+}
+
 fn credentials(text: &str) -> Result<Auth, String> {
     match text.split_once(':') {
         Some((user, password)) if !user.is_empty() => {

@@ -34,8 +34,8 @@ mod watch;
 
 pub use desired::{Desired, FileReport, FileState, SourceError};
 pub use examine::Examination;
-pub(crate) use identity::canonical_container;
 pub use identity::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, node_name};
+pub(crate) use identity::{canonical_container, canonical_security_context};
 pub use parse::{MAX_BYTES, ManifestPod, validate};
 pub use refusal::{Position, Refusal};
 pub use watch::{FileSource, FileSourceConfig, SpawnError, spawn};
