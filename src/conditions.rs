@@ -31,13 +31,25 @@ pub fn of(status: &PodStatus, gates: &[&str], sidecars: impl Fn(&str) -> bool) -
         let text = format!("containers with incomplete status: [{incomplete}]");
         condition("Initialized", status.initialized, "ContainersNotInitialized", text)
     };
-    vec![
+    let mut all = vec![
         condition("PodReadyToStartContainers", status.sandbox_ready, "", String::new()),
         initialized,
         ready,
         serve,
         condition("PodScheduled", true, "", String::new()),
-    ]
+    ];
+    all.extend((status.rounds > 0).then(|| restarting(&status.restarting)));
+    all
+}
+
+/// Here the reason belongs to the condition that holds.
+fn restarting(message: &str) -> PodCondition {
+    let told = |text: &str| (!message.is_empty()).then(|| text.to_owned());
+    PodCondition {
+        reason: told("ContainerExited"),
+        message: told(message),
+        ..condition("AllContainersRestarting", !message.is_empty(), "", String::new())
+    }
 }
 
 /// Reason and message belong to a condition that does not hold.
@@ -106,6 +118,8 @@ mod tests {
                 initialized: true,
                 reason: String::new(),
                 message: String::new(),
+                rounds: 0,
+                restarting: String::new(),
                 init: vec![],
                 containers: vec![],
             };

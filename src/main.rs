@@ -76,6 +76,7 @@ async fn command(cli: &Cli) -> anyhow::Result<ExitCode> {
             let backend = if args.makes() { Backend::open(&cli.runtime).await? } else { looked().await? };
             cli::images::run(&backend, &cli.runtime, args).await?;
         }
+        Command::Plan(args) => return cli::plan::run(&cli.runtime, args).await,
         Command::Validate(args) => return cli::validate::run(args),
         Command::Version(args) => cli::version::run(looked().await, args).await?,
     }

@@ -143,7 +143,9 @@ async fn pull<R: Runtime>(
             Ok(id) => output::line(&format!("{id}\n"))?,
             Err(mut failures) => {
                 let last = failures.pop().context("nothing was tried")?;
-                failures.iter().for_each(|earlier| tracing::warn!("{earlier}"));
+                for earlier in failures {
+                    tracing::warn!("{earlier}");
+                }
                 return Err(last.into());
             }
         }

@@ -1,12 +1,14 @@
 //! The command line: one file per command. Only this room and `main` print.
 
 pub mod describe;
+pub mod excerpt;
 pub mod exec;
 pub mod find;
 pub mod images;
 pub mod inspect;
 pub mod logs;
 pub mod output;
+pub mod plan;
 pub mod pods;
 pub mod progress;
 pub mod ps;
@@ -60,6 +62,8 @@ pub enum Command {
     Stop(stop::Args),
     /// Images: list, pull, import, remove
     Images(images::Args),
+    /// Show what manifests would change on the node, and change nothing
+    Plan(plan::Args),
     /// Check manifests as the agent would
     Validate(validate::Args),
     /// Print versions of podstead and the runtime

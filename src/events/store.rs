@@ -214,7 +214,7 @@ mod tests {
         let begun = Instant::now();
         let mut pace = Pace { spare: BURST, at: begun };
         let pauses = |pace: &mut Pace, at: u64| {
-            (0..BURST + 1).map(|_| pace.next(begun + Duration::from_secs(at))).collect::<Vec<_>>()
+            (0..=BURST).map(|_| pace.next(begun + Duration::from_secs(at))).collect::<Vec<_>>()
         };
         let soon = |pauses: Vec<Duration>| pauses.iter().filter(|pause| **pause == GATHER).count();
         assert_eq!(soon(pauses(&mut pace, 5)), 10);

@@ -181,7 +181,7 @@ mod tests {
         let text = "metadata: {name: web-node, labels: {role: db}}\nspec: {containers: []}";
         let (node, pod) = (NodeFacts::default(), serde_yaml::from_str(text).unwrap());
         let objects = LocalObjects {
-            config_maps: [(("".into(), "m".into()), [("A".into(), b"1".to_vec())].into())].into(),
+            config_maps: [((String::new(), "m".into()), [("A".into(), b"1".to_vec())].into())].into(),
             ..LocalObjects::default()
         };
         environment(container, &Sources { node: &node, pod: &pod, ips: &[], files, objects: &objects })

@@ -317,6 +317,9 @@ fn commands_that_only_look_leave_no_directories_behind() {
         .tempdir()
         .expect("a directory");
     let (root, state) = (dir.path().join("root"), dir.path().join("state"));
+    let none = dir.path().join("manifests");
+    std::fs::create_dir(&none).expect("make a directory");
+    let none = none.display().to_string();
     let flags = |command: &mut Command| {
         command.args(["--runtime", "direct"]).stdin(Stdio::null());
         command.arg("--root-dir").arg(&root).arg("--state-dir").arg(&state);
@@ -326,6 +329,7 @@ fn commands_that_only_look_leave_no_directories_behind() {
         (&["pods"], 0),
         (&["images", "ls"], 0),
         (&["version"], 0),
+        (&["plan", none.as_str()], 0),
         (&["logs", "nothing"], 3),
         (&["describe", "nothing"], 3),
         (&["inspect", "nothing"], 3),
