@@ -150,8 +150,18 @@ impl Backend {
         }
     }
 
-    /// Opens the backend that the flags ask for. A CRI server need not be there yet.
+    /// Opens the backend that the flags ask for. A CRI server need not be there yet; directories of the direct runtime are
+    /// made.
     pub async fn open(flags: &RuntimeFlags) -> anyhow::Result<Self> {
+        Self::open_with(flags, true).await
+    }
+
+    /// The same for those who only look: a direct runtime that was never used here is an empty one, and is not made.
+    pub async fn look(flags: &RuntimeFlags) -> anyhow::Result<Self> {
+        Self::open_with(flags, false).await
+    }
+
+    async fn open_with(flags: &RuntimeFlags, make: bool) -> anyhow::Result<Self> {
         match flags.runtime {
             RuntimeChoice::Cri => {
                 let options = podstead_cri::Options {
@@ -164,12 +174,14 @@ impl Backend {
                     .map_err(|error| ConfigError::Endpoint(error.to_string()))?;
                 Ok(Self::Cri(Box::new(client)))
             }
-            RuntimeChoice::Direct => Ok(Self::Direct(Box::new(Direct::open(direct_options(flags)?).await?))),
+            RuntimeChoice::Direct => {
+                Ok(Self::Direct(Box::new(Direct::open(direct_options(flags, make)?).await?)))
+            }
         }
     }
 }
 
-fn direct_options(flags: &RuntimeFlags) -> anyhow::Result<DirectOptions> {
+fn direct_options(flags: &RuntimeFlags, make: bool) -> anyhow::Result<DirectOptions> {
     let shim_exe = match &flags.shim {
         Some(given) => given.clone(),
         // Also after an upgrade has replaced the file: the running one is meant.
@@ -177,6 +189,7 @@ fn direct_options(flags: &RuntimeFlags) -> anyhow::Result<DirectOptions> {
     };
     let absolute = |path: &Path| std::path::absolute(path);
     Ok(DirectOptions {
+        make,
         root: absolute(&flags.root_dir)?.join("direct"),
         state_dir: absolute(&flags.state_dir)?.join("direct"),
         cni_conf_dir: flags.cni_conf_dir.clone(),

@@ -5,29 +5,37 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
 use crate::plan::status::{ContainerStatus, PodPhase, PodStatus};
 
-/// The conditions that follow from a status, without the times.
-pub fn of(status: &PodStatus, sidecars: impl Fn(&str) -> bool) -> Vec<PodCondition> {
+/// The conditions that follow from a status, without the times. `gates` are the pod's readiness gates: conditions that
+/// something beside the agent would set, which a static pod never has.
+pub fn of(status: &PodStatus, gates: &[&str], sidecars: impl Fn(&str) -> bool) -> Vec<PodCondition> {
     let completed = status.phase == PodPhase::Succeeded;
     let serving = status.init.iter().filter(|c| sidecars(&c.name)).chain(&status.containers);
     let unready = names(serving.filter(|c| !c.ready));
     let incomplete =
         names(status.init.iter().filter(|c| !if sidecars(&c.name) { c.started } else { c.ready }));
-    let ready = if completed {
-        condition("Ready", false, "PodCompleted", String::new())
+    let serve = if completed {
+        condition("ContainersReady", false, "PodCompleted", String::new())
     } else {
         let text = format!("containers with unready status: [{unready}]");
-        condition("Ready", status.ready, "ContainersNotReady", text)
+        condition("ContainersReady", status.ready, "ContainersNotReady", text)
+    };
+    let ready = if status.ready && !completed && !gates.is_empty() {
+        let missing =
+            |gate: &&str| format!("corresponding condition of pod readiness gate {gate:?} does not exist.");
+        let text = gates.iter().map(missing).collect::<Vec<_>>().join(", ");
+        condition("Ready", false, "ReadinessGatesNotReady", text)
+    } else {
+        PodCondition { type_: "Ready".to_owned(), ..serve.clone() }
     };
     let initialized = {
         let text = format!("containers with incomplete status: [{incomplete}]");
         condition("Initialized", status.initialized, "ContainersNotInitialized", text)
     };
-    let containers_ready = PodCondition { type_: "ContainersReady".to_owned(), ..ready.clone() };
     let mut all = vec![
         condition("PodReadyToStartContainers", status.sandbox_ready, "", String::new()),
         initialized,
         ready,
-        containers_ready,
+        serve,
         condition("PodScheduled", true, "", String::new()),
     ];
     all.extend((status.rounds > 0).then(|| restarting(&status.restarting)));
@@ -72,6 +80,7 @@ pub fn date(conditions: &mut [PodCondition], before: &[PodCondition], now: &ApiT
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use podstead_runtime::Time;
 
     use super::*;
 
@@ -94,5 +103,45 @@ mod tests {
         let times: Vec<_> = second.iter().map(|c| c.last_transition_time.clone().unwrap()).collect();
         assert_eq!(times, [at(2), at(1)]);
         assert_eq!((first[0].reason.as_deref(), second[0].reason.as_deref()), (Some("Why"), None));
+    }
+
+    #[test]
+    fn a_pod_with_readiness_gates_is_never_ready_though_its_containers_are() {
+        let told = |ready, gates: &[&str]| {
+            let status = PodStatus {
+                phase: PodPhase::Running,
+                ips: vec![],
+                sandbox_created_at: Time(0),
+                since: Time(0),
+                sandbox_ready: true,
+                ready,
+                initialized: true,
+                reason: String::new(),
+                message: String::new(),
+                rounds: 0,
+                restarting: String::new(),
+                init: vec![],
+                containers: vec![],
+            };
+            let all = of(&status, gates, |_| false);
+            let one = |kind: &str| {
+                let found = all.iter().find(|c| c.type_ == kind).unwrap();
+                (found.status.clone(), found.reason.clone(), found.message.clone())
+            };
+            (one("Ready"), one("ContainersReady"))
+        };
+        let (ready, containers) = told(true, &["example.com/a", "b"]);
+        assert_eq!((ready.0.as_str(), containers.0.as_str()), ("False", "True"));
+        assert_eq!(ready.1.as_deref(), Some("ReadinessGatesNotReady"));
+        assert_eq!(
+            ready.2.as_deref(),
+            Some(
+                "corresponding condition of pod readiness gate \"example.com/a\" does not exist., corresponding condition \
+                 of pod readiness gate \"b\" does not exist."
+            )
+        );
+        assert_eq!(told(true, &[]).0.0, "True");
+        let (ready, containers) = told(false, &["b"]);
+        assert_eq!((ready.1.as_deref(), &ready), (Some("ContainersNotReady"), &containers));
     }
 }

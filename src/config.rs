@@ -1,5 +1,6 @@
 //! Flags, variables and files -> one checked [`Config`]; nobody re-checks after it. Reads the node's facts once.
 
+mod credentials;
 mod dns;
 mod document;
 mod duration;
@@ -33,6 +34,7 @@ use crate::plan::backoff::MAX as LONGEST_BACKOFF;
 use crate::pod::dns::Settings as DnsSettings;
 use crate::pod::sysctl::{Allowed, BadPattern};
 
+pub use credentials::CredentialFlags;
 pub use dns::DnsFlags;
 pub use duration::duration;
 pub use effective::{Effective, blamed, effective};

@@ -5,10 +5,10 @@ mod claim;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, Probe};
 use sha2::{Digest, Sha256};
 
-use crate::manifest::canonical_container;
+use crate::manifest::{canonical_container, canonical_security_context};
 use crate::plan;
 use crate::pod::container::{is_sidecar, with_tag};
 use crate::pod::{NodeFacts, admission, identity};
@@ -45,8 +45,12 @@ pub fn planned(pod: &Pod) -> plan::Pod {
         claim: claim(pod),
         rank: rank(pod),
         refused: None,
-        init: init.map(init_container).collect(),
-        containers: spec.iter().flat_map(|s| &s.containers).map(container).collect(),
+        init: init.map(|c| with_context(init_container(c), pod)).collect(),
+        containers: spec
+            .iter()
+            .flat_map(|s| &s.containers)
+            .map(|c| with_context(container(c), pod))
+            .collect(),
     }
 }
 
@@ -97,6 +101,19 @@ fn container(container: &Container) -> plan::ContainerPlan {
     }
 }
 
+/// What the pod's security context says of its containers is part of each: an edit of it under a fixed `metadata.uid`
+/// restarts them, too. A context that says nothing leaves the hash as it is. Sysctls are the sandbox's.
+fn with_context(plan: plan::ContainerPlan, pod: &Pod) -> plan::ContainerPlan {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.clone());
+    let context = PodSecurityContext { sysctls: None, ..context.unwrap_or_default() };
+    let text = canonical_security_context(&context);
+    if text == "{}" {
+        return plan;
+    }
+    let text = format!("{}\n{text}", plan.hash);
+    plan::ContainerPlan { hash: hex::encode(&Sha256::digest(text)[..4]), ..plan }
+}
+
 /// Changes with anything meant by the container, so that an edit under a fixed `metadata.uid` takes effect; the kubelet
 /// looks at name and image only. Of the same canonical form as the uid, so that another spelling restarts nothing.
 fn hash(container: &Container) -> String {
@@ -129,5 +146,23 @@ mod tests {
         assert_ne!(of("args: [500m]"), of("args: [\"0.5\"]"), "only quantities are numbers");
         // Frozen: another value would restart every container whose pod has a uid of its own.
         assert_eq!(limits("500m"), "381b9554");
+    }
+
+    #[test]
+    fn the_hash_follows_the_pods_security_context_and_not_its_sysctls() {
+        let of = |context: &str| {
+            let text = format!(
+                "metadata: {{name: p}}\nspec: {{securityContext: {context}, containers: [{{name: c, image: i}}], \
+                 initContainers: [{{name: i, image: i}}]}}"
+            );
+            let pod = planned(&serde_yaml::from_str(&text).unwrap());
+            (pod.containers[0].hash.clone(), pod.init[0].hash.clone())
+        };
+        let plain = hash(&serde_yaml::from_str("{name: c, image: i}").unwrap());
+        assert_eq!((of("{}").0, of("{supplementalGroups: []}").0), (plain.clone(), plain.clone()));
+        let (user, init) = of("{runAsUser: 7}");
+        assert!(user != plain && user != of("{runAsUser: 8}").0 && init != of("{}").1);
+        assert_eq!(of("{sysctls: [{name: net.core.somaxconn, value: \"1\"}]}").0, plain);
+        assert_eq!(of("{runAsUser: 7, supplementalGroups: []}").0, user);
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use podstead_runtime::image::PullPhase;
 use podstead_runtime::{Auth, Error, ImageSpec, PullProgress, Retry, Runtime, Time};
 
-use crate::credentials::Places;
+use crate::credentials::{Credentials, Sources};
 use crate::events::from_steps::Image;
 use limits::{Limits, Rates};
 use memory::Memory;
@@ -25,15 +25,15 @@ pub struct Settings {
     pub root_dir: PathBuf,
     /// How many at once and in a time.
     pub rates: Rates,
-    /// Where credentials are.
-    pub credentials: Places,
+    /// Where credentials come from.
+    pub credentials: Sources,
 }
 
 /// All pulls of an agent.
 #[derive(Debug)]
 pub struct Images {
     limits: Limits,
-    credentials: Places,
+    credentials: Credentials,
     memory: Arc<Memory>,
 }
 
@@ -54,7 +54,7 @@ impl Images {
     pub fn open(settings: &Settings) -> Self {
         Self {
             limits: Limits::new(settings.rates),
-            credentials: settings.credentials.clone(),
+            credentials: Credentials::new(&settings.credentials),
             memory: Arc::new(Memory::open(&settings.root_dir)),
         }
     }
@@ -101,7 +101,9 @@ impl Images {
         let begun = Instant::now();
         tracing::info!(image = image.image, "pulling");
         tell(Image::Pulling);
-        let id = self.pull(runtime, image, &name).await?;
+        let auths = self.credentials.find(&name).await;
+        let pulled = pull(runtime, image, &auths, || logged(&image.image)).await;
+        let id = pulled.map_err(|failures| not_pulled(&failures))?;
         tracing::info!(image = image.image, seconds = begun.elapsed().as_secs_f32(), "pulled");
         // The runtime's answer to a pull may be a name; the id is what containers are made from.
         let (took, with_waiting) = (begun.elapsed(), waiting.elapsed());
@@ -114,33 +116,6 @@ impl Images {
         Ok(id)
     }
 
-    /// Tries one credential after another.
-    async fn pull<R: Runtime>(
-        &self,
-        runtime: &R,
-        image: &ImageSpec,
-        name: &Name,
-    ) -> Result<String, ImageProblem> {
-        let (places, name) = (self.credentials.clone(), name.clone());
-        let found = tokio::task::spawn_blocking(move || places.find(&name)).await.unwrap_or_default();
-        let auths = if found.is_empty() { vec![Auth::Anonymous] } else { found };
-        let mut failures: Vec<Error> = Vec::new();
-        for auth in &auths {
-            match runtime.pull_image(image, auth, logged(&image.image)).await {
-                Ok(id) => return Ok(id),
-                Err(error) => {
-                    // Others would be told the same.
-                    let final_ = matches!(error, Error::Invalid { .. } | Error::Unavailable { .. });
-                    failures.push(error);
-                    if final_ {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(not_pulled(&failures))
-    }
-
     async fn remember(&self, id: String, name: String) {
         let memory = Arc::clone(&self.memory);
         let write = tokio::task::spawn_blocking(move || memory.pulled(&id, &name, Time::now()));
@@ -148,6 +123,31 @@ impl Images {
             tracing::warn!("cannot write down which image was pulled, it will never be collected: {error}");
         }
     }
+}
+
+/// Pulls with one credential after another, with none as anybody may. The error: why each of them failed.
+pub async fn pull<R: Runtime>(
+    runtime: &R,
+    image: &ImageSpec,
+    auths: &[Auth],
+    progress: impl Fn() -> PullProgress,
+) -> Result<String, Vec<Error>> {
+    let auths = if auths.is_empty() { &[Auth::Anonymous] } else { auths };
+    let mut failures: Vec<Error> = Vec::new();
+    for auth in auths {
+        match runtime.pull_image(image, auth, progress()).await {
+            Ok(id) => return Ok(id),
+            Err(error) => {
+                // Others would be told the same.
+                let final_ = matches!(error, Error::Invalid { .. } | Error::Unavailable { .. });
+                failures.push(error);
+                if final_ {
+                    break;
+                }
+            }
+        }
+    }
+    Err(failures)
 }
 
 async fn present<R: Runtime>(

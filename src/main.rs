@@ -82,29 +82,32 @@ fn set_verbosity(filter: &Filter, verbosity: u8) {
 
 async fn command(started: &Started, argv: &[OsString], filter: &Filter) -> anyhow::Result<ExitCode> {
     let cli = &started.cli;
-    let backend = async || Backend::open(&cli.runtime).await;
+    let looked = async || Backend::look(&cli.runtime).await;
     match &cli.command {
         Command::Run(flags) => {
             let verbosity = |v| set_verbosity(filter, v);
             cli::run::run(started, flags, argv, &verbosity).await?;
         }
         Command::Config(args) => cli::config::run(started, args)?,
-        Command::Ps(args) => cli::ps::run(&backend().await?, args).await?,
+        Command::Ps(args) => cli::ps::run(&looked().await?, args).await?,
         Command::Pods(args) => cli::pods::run(&cli.runtime, args).await?,
         Command::Node(args) => cli::node::run(&cli.runtime, args)?,
         Command::Describe(args) => cli::describe::run(&cli.runtime, args).await?,
-        Command::Logs(args) => cli::logs::run(&backend().await?, args).await?,
+        Command::Logs(args) => cli::logs::run(&looked().await?, args).await?,
         Command::Exec(args) => {
-            let code = cli::exec::run(&backend().await?, args).await?;
+            let code = cli::exec::run(&looked().await?, args).await?;
             // A reader of standard input may still wait for a key; nothing is owed to it.
             std::process::exit(code);
         }
-        Command::Inspect(args) => cli::inspect::run(&backend().await?, args).await?,
-        Command::Stop(args) => cli::stop::run(&backend().await?, args).await?,
-        Command::Images(args) => cli::images::run(&backend().await?, args).await?,
+        Command::Inspect(args) => cli::inspect::run(&looked().await?, args).await?,
+        Command::Stop(args) => cli::stop::run(&looked().await?, args).await?,
+        Command::Images(args) => {
+            let backend = if args.makes() { Backend::open(&cli.runtime).await? } else { looked().await? };
+            cli::images::run(&backend, &cli.runtime, args).await?;
+        }
         Command::Plan(args) => return cli::plan::run(&cli.runtime, args).await,
         Command::Validate(args) => return cli::validate::run(args),
-        Command::Version(args) => cli::version::run(backend().await, args).await?,
+        Command::Version(args) => cli::version::run(looked().await, args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -149,6 +149,8 @@ fn api_status(
         PodPhase::Failed => "Failed",
     };
     let spec = pod.and_then(|p| p.spec.as_ref());
+    let gates = spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
+    let gates: Vec<&str> = gates.map(|gate| gate.condition_type.as_str()).collect();
     api::PodStatus {
         phase: Some(phase.to_owned()),
         reason: Some(status.reason.clone()).filter(|r| !r.is_empty()),
@@ -163,7 +165,7 @@ fn api_status(
         start_time: api_time(status.since)
             .or_else(|| seen(pod))
             .or_else(|| api_time(status.sandbox_created_at)),
-        conditions: Some(conditions::of(status, |name| {
+        conditions: Some(conditions::of(status, &gates, |name| {
             planned.init.iter().any(|c| c.name == name && c.role == plan::Role::Sidecar)
         })),
         init_container_statuses: Some(status.init.iter().map(|c| container_status(c, node)).collect())

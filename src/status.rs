@@ -1,18 +1,29 @@
-//! Watches the runtime's health for the loop: often while a pod waits for it, seldom when all is well.
+//! Watches the runtime's health for the loop: often while a pod waits for it; else beside the loop's own rounds, so that at
+//! rest it wakes the processor no once more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use podstead_runtime::{Runtime, RuntimeStatus};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::plan::WaitReason;
 use crate::reconcile::View;
 
-const WELL: Duration = Duration::from_secs(30);
-/// Added while nobody waits for it: a node whose pods are all on its own network may never have another.
-const IDLE: Duration = Duration::from_secs(9);
-const AWAITED: Duration = Duration::from_secs(1);
+/// How long not to ask again.
+#[derive(Clone, Copy)]
+struct Pauses {
+    /// When all is well.
+    well: Duration,
+    /// While nobody waits for it: a node whose pods are all on its own network may never have another.
+    idle: Duration,
+    /// While somebody waits.
+    awaited: Duration,
+}
+
+const PAUSES: Pauses =
+    Pauses { well: Duration::from_secs(30), idle: Duration::from_secs(10), awaited: Duration::from_secs(1) };
 
 /// Asks the runtime for its status for ever and publishes changes.
 pub async fn keep<R: Runtime>(
@@ -37,12 +48,25 @@ pub async fn keep<R: Runtime>(
         if publish.is_closed() {
             return;
         }
-        if well {
-            tokio::time::sleep(WELL).await;
-        } else {
-            tokio::time::sleep(AWAITED).await;
-            // Without a view any more nobody waits, and nobody listens either.
-            let _ = tokio::time::timeout(IDLE, view.wait_for(is_awaited)).await;
+        rest(PAUSES, well, &mut view).await;
+    }
+}
+
+/// Waits for the first round of the loop after the pause, which comes within a minute; while somebody waits, for the
+/// pause alone.
+async fn rest(pauses: Pauses, well: bool, view: &mut watch::Receiver<View>) {
+    let asked = Instant::now();
+    loop {
+        let awaited = is_awaited(&view.borrow_and_update());
+        if awaited && !well {
+            return tokio::time::sleep_until(asked + pauses.awaited).await;
+        }
+        // Without a view any more nobody waits, and nobody listens either.
+        if view.changed().await.is_err() {
+            return tokio::time::sleep(pauses.awaited).await;
+        }
+        if asked.elapsed() >= if well { pauses.well } else { pauses.idle } {
+            return;
         }
     }
 }
@@ -89,12 +113,35 @@ mod tests {
         let keeper = tokio::spawn(keep(Arc::new(fake.clone()), publish, view.subscribe()));
         seen.wait_for(|s| *s == ill()).await.unwrap();
         fake.set_status(RuntimeStatus::default());
-        tokio::time::sleep(AWAITED * 3).await;
+        tokio::time::sleep(PAUSES.awaited * 3).await;
         assert_eq!(*seen.borrow(), ill(), "not asked yet");
         view.send_replace(waiting());
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         seen.wait_for(|s| *s != ill()).await.unwrap();
-        assert!(begun.elapsed() < IDLE / 2, "asked as soon as somebody waits");
+        assert!(begun.elapsed() < PAUSES.idle / 2, "asked as soon as somebody waits");
         keeper.abort();
+    }
+
+    #[tokio::test]
+    async fn at_rest_it_is_asked_with_the_rounds_of_the_loop_only() {
+        let view = watch::Sender::new(View::default());
+        let mut rounds = view.subscribe();
+        let ms = Duration::from_millis;
+        for (well, pauses) in [
+            (true, Pauses { well: ms(100), idle: ms(60_000), awaited: ms(60_000) }),
+            (false, Pauses { well: ms(60_000), idle: ms(100), awaited: ms(60_000) }),
+        ] {
+            let begun = Instant::now();
+            let mut resting = std::pin::pin!(rest(pauses, well, &mut rounds));
+            assert!(tokio::time::timeout(ms(20), &mut resting).await.is_err());
+            view.send_replace(View::default());
+            assert!(
+                tokio::time::timeout(ms(300), &mut resting).await.is_err(),
+                "a round too early, then none"
+            );
+            view.send_replace(View::default());
+            resting.await;
+            assert!(begun.elapsed() < ms(10_000));
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::memory::shims;
 
 const PODS: usize = 10;
 const SETTLED: Duration = Duration::from_secs(5);
-const WATCHED: u32 = 10;
+const WATCHED: u32 = 60;
 
 pub async fn run() -> anyhow::Result<()> {
     let bench = Bench::start(Node::direct().binary(host::binary())).await?;

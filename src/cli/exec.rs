@@ -72,20 +72,25 @@ fn stdin() -> impl tokio::io::AsyncRead + Send + Unpin {
 fn sizes() -> anyhow::Result<mpsc::Receiver<TerminalSize>> {
     let (sender, receiver) = mpsc::channel(4);
     let mut changes = signal(SignalKind::window_change())?;
+    // There before the command is asked for, which then begins with it.
+    if let Some(size) = size() {
+        sender.try_send(size)?;
+    }
     tokio::spawn(async move {
-        loop {
-            if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout()) {
-                let size = TerminalSize { width: size.ws_col, height: size.ws_row };
-                if sender.send(size).await.is_err() {
-                    return;
-                }
-            }
-            if changes.recv().await.is_none() {
+        while changes.recv().await.is_some() {
+            if let Some(size) = size()
+                && sender.send(size).await.is_err()
+            {
                 return;
             }
         }
     });
     Ok(receiver)
+}
+
+fn size() -> Option<TerminalSize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(TerminalSize { width: size.ws_col, height: size.ws_row })
 }
 
 /// The terminal in raw mode; set back when dropped.

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use podstead_runtime::{Auth, Image, ImageSpec, Runtime};
 
 use super::find::NotFound;
 use super::output::{self, Format};
 use super::progress::Shown;
+use crate::config::{CredentialFlags, RuntimeFlags};
+use crate::credentials::Credentials;
+use crate::images::{self, name::Name};
 use crate::pod::container::with_tag;
 
 /// Arguments.
@@ -36,7 +40,7 @@ pub enum Command {
         /// References, by tag or digest
         #[arg(required = true)]
         images: Vec<String>,
-        /// Whom to log in as
+        /// Whom to log in as [default: as the agent finds it]
         #[arg(
             long,
             value_name = "USER:PASSWORD",
@@ -45,6 +49,9 @@ pub enum Command {
             value_parser = credentials
         )]
         creds: Option<Auth>,
+        /// Credentials.
+        #[command(flatten)]
+        credentials: CredentialFlags,
     },
     /// Import OCI layouts, OCI archives or docker archives
     #[command(after_help = "Examples:\n  podstead images import web.tar\n  podstead images import --name \
@@ -66,6 +73,13 @@ pub enum Command {
     },
 }
 
+impl Args {
+    /// Whether it brings images, for which there must be a place.
+    pub fn makes(&self) -> bool {
+        matches!(self.command, Command::Pull { .. } | Command::Import { .. })
+    }
+}
+
 fn credentials(text: &str) -> Result<Auth, String> {
     match text.split_once(':') {
         Some((user, password)) if !user.is_empty() => {
@@ -76,19 +90,12 @@ fn credentials(text: &str) -> Result<Auth, String> {
 }
 
 /// Does it.
-pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
+pub async fn run<R: Runtime>(runtime: &R, flags: &RuntimeFlags, args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Ls { output } => list(runtime, *output).await,
-        Command::Pull { images, creds } => {
-            let auth = creds.clone().unwrap_or_default();
-            for image in images {
-                let shown = Shown::on_stderr();
-                let spec = ImageSpec::from(with_tag(image).as_str());
-                let id = runtime.pull_image(&spec, &auth, shown.progress()).await;
-                shown.end();
-                output::line(&format!("{}\n", id?))?;
-            }
-            Ok(())
+        Command::Pull { images, creds, credentials } => {
+            let sources = credentials.sources(&flags.root_dir)?;
+            pull(runtime, images, creds.as_ref(), &Credentials::new(&sources)).await
         }
         Command::Import { paths, name } => {
             for path in paths {
@@ -112,6 +119,38 @@ pub async fn run<R: Runtime>(runtime: &R, args: &Args) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+async fn pull<R: Runtime>(
+    runtime: &R,
+    images: &[String],
+    creds: Option<&Auth>,
+    credentials: &Credentials,
+) -> anyhow::Result<()> {
+    for image in images {
+        let image = with_tag(image);
+        let auths = match (creds, Name::parse(&image)) {
+            (Some(given), _) => vec![given.clone()],
+            (None, Ok(name)) => credentials.find(&name).await,
+            // The runtime says what is wrong with the name.
+            (None, Err(_)) => Vec::new(),
+        };
+        let shown = Shown::on_stderr();
+        let spec = ImageSpec::from(image.as_str());
+        let pulled = images::pull(runtime, &spec, &auths, || shown.progress()).await;
+        shown.end();
+        match pulled {
+            Ok(id) => output::line(&format!("{id}\n"))?,
+            Err(mut failures) => {
+                let last = failures.pop().context("nothing was tried")?;
+                for earlier in failures {
+                    tracing::warn!("{earlier}");
+                }
+                return Err(last.into());
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn list<R: Runtime>(runtime: &R, format: Format) -> anyhow::Result<()> {

@@ -5,7 +5,6 @@ pub mod describe;
 pub mod excerpt;
 pub mod exec;
 pub mod find;
-mod follow;
 pub mod images;
 pub mod inspect;
 pub mod logs;

@@ -54,7 +54,7 @@ pub(super) fn published(flags: &RuntimeFlags) -> Option<Published> {
 }
 
 async fn from_runtime(flags: &RuntimeFlags) -> anyhow::Result<(String, Vec<Pod>)> {
-    let runtime = Backend::open(flags).await?;
+    let runtime = Backend::look(flags).await?;
     let node = report::Node {
         name: facts::node_name(None),
         ips: facts::addresses(),

@@ -92,8 +92,6 @@ pub const TABLE: &[Foreign] = &[
     value("docker-endpoint", GONE),
     value("image-pull-progress-deadline", GONE),
     value("pod-infra-container-image", "the runtime's configuration says it"),
-    value("image-credential-provider-config", NOT_YET),
-    value("image-credential-provider-bin-dir", NOT_YET),
     value("pods-per-core", NOT_YET),
     value("pod-max-pids", NOT_YET),
     value("kube-reserved-cgroup", NO_RESERVE),

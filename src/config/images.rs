@@ -1,12 +1,12 @@
 //! Flags about images: how they are pulled and when they are collected, spelled as the kubelet spells them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::credentials::CredentialFlags;
 use super::{ConfigError, duration};
-use crate::credentials::Places;
 use crate::images::Settings;
 use crate::images::limits::Rates;
 use crate::node::image_gc::Policy;
@@ -45,6 +45,9 @@ pub struct ImageFlags {
     /// How long an image that was pulled and that nobody uses is kept at most; 0s: for ever
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub image_maximum_gc_age: Duration,
+    /// Credentials.
+    #[command(flatten)]
+    pub credentials: CredentialFlags,
 }
 
 impl ImageFlags {
@@ -65,12 +68,10 @@ impl ImageFlags {
             (true, _) => Some(1),
             (false, given) => given,
         };
-        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-        let working_dir = std::env::current_dir().ok();
         Ok(Settings {
             root_dir: root_dir.to_owned(),
             rates: Rates { parallel, per_second: self.registry_qps, burst: self.registry_burst },
-            credentials: Places::new(root_dir, working_dir.as_deref(), home.as_deref()),
+            credentials: self.credentials.sources(root_dir)?,
         })
     }
 

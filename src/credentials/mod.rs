@@ -1,9 +1,12 @@
-//! Credentials for registries, found as the kubelet finds them (`kubelet-static-pods.md 2.7`). Reads the files that are
-//! searched, at each pull; never prints what is secret in them.
+//! Credentials for registries, found as the kubelet finds them (`kubelet-static-pods.md 2.7`): in files, then from programs.
+//! Reads the files that are searched, at each pull, and runs the programs; never prints what is secret in either.
 
+mod ask;
 mod file;
 mod glob;
 mod keyring;
+mod plugins;
+pub mod provider;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +15,40 @@ use podstead_runtime::Auth;
 use crate::images::name::Name;
 use file::Read;
 use keyring::Keyring;
+use plugins::Plugins;
+use provider::Provider;
+
+/// Where credentials come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Files.
+    pub places: Places,
+    /// Programs, in their order.
+    pub providers: Vec<Provider>,
+}
+
+/// Finds credentials, and remembers what programs answered.
+#[derive(Debug)]
+pub struct Credentials {
+    places: Places,
+    plugins: Plugins,
+}
+
+impl Credentials {
+    /// From these sources.
+    pub fn new(sources: &Sources) -> Self {
+        Self { places: sources.places.clone(), plugins: Plugins::new(&sources.providers) }
+    }
+
+    /// The credentials for an image in the order in which they are to be tried: those of the files first. None: the
+    /// registry is asked as anybody may.
+    pub async fn find(&self, image: &Name) -> Vec<Auth> {
+        let (places, name) = (self.places.clone(), image.clone());
+        let mut found = tokio::task::spawn_blocking(move || places.find(&name)).await.unwrap_or_default();
+        found.extend(self.plugins.find(image).await);
+        found
+    }
+}
 
 /// Where credentials are searched: the first file that has any counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

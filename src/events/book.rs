@@ -89,8 +89,8 @@ impl Book {
         page.init = init;
     }
 
-    /// Writes down what happened: the same thing again is counted.
-    pub fn add(&mut self, what: Happening, now: Time) {
+    /// Writes down what happened: the same thing again is counted. Answers whether it is new.
+    pub fn add(&mut self, what: Happening, now: Time) -> bool {
         let records = &mut self.pages.entry(what.pod).or_default().records;
         let message = cut(what.message);
         let same = |r: &Record| {
@@ -99,7 +99,9 @@ impl Book {
                 && r.container == what.container
                 && r.kind == what.kind
         };
-        let record = match records.iter().position(same).and_then(|at| records.remove(at)) {
+        let known = records.iter().position(same).and_then(|at| records.remove(at));
+        let new = known.is_none();
+        let record = match known {
             Some(old) => Record { count: old.count.saturating_add(1), last: now, ..old },
             None => Record {
                 container: what.container,
@@ -115,6 +117,7 @@ impl Book {
         if records.len() > MOST {
             records.pop_front();
         }
+        new
     }
 
     /// Drops the pages of pods that are gone, some time after the last thing that happened to them. Answers whether

@@ -38,6 +38,8 @@ struct State {
     /// What was waited for in the last round, and until when: each wait is told once.
     waits: Waits,
     dirty: bool,
+    /// Whether there is more to write than how often something happened.
+    fresh: bool,
 }
 
 type Waits = BTreeMap<(PodUid, Option<String>, Cow<'static, str>), Option<Time>>;
@@ -67,7 +69,8 @@ impl Events {
     pub fn record(&self, what: Happening) {
         let now = Time::now();
         self.change(|state| {
-            state.book.add(what, now);
+            let new = state.book.add(what, now);
+            state.fresh |= new;
             true
         });
     }

@@ -1,16 +1,22 @@
-//! Keeps events on disk. Touches `<root-dir>/events.json`.
+//! Keeps events on disk. Touches `<root-dir>/events.json`, which is written whole: soon when something new happened, but
+//! seldom while the same happens over and over, or always something else.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{Book, Events};
 use crate::pod::files;
 
 /// What happens within this time is written at once.
 const GATHER: Duration = Duration::from_millis(500);
+/// How long it is gathered where nothing is new but how often it happened, or where new things never end.
+const SELDOM: Duration = Duration::from_secs(10);
+/// So many writes may follow each other; one more comes with each [`SELDOM`].
+const BURST: u32 = 10;
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -46,15 +52,28 @@ impl Events {
     /// Writes the file whenever something has changed. Never ends; drop it, and call [`flush`](Self::flush).
     pub async fn keep(&self) {
         let mut complained = false;
+        let mut pace = Pace { spare: BURST, at: Instant::now() };
         loop {
             self.0.changed.notified().await;
-            tokio::time::sleep(GATHER).await;
+            self.gather(&mut pace).await;
             if let Err(error) = self.flush().await
                 && !std::mem::replace(&mut complained, true)
             {
                 tracing::warn!("cannot keep the pods' events: {error}");
             }
         }
+    }
+
+    /// Waits for more that can be written at once.
+    async fn gather(&self, pace: &mut Pace) {
+        let begun = Instant::now();
+        while !self.state().fresh {
+            let again = tokio::time::timeout_at(begun + SELDOM, self.0.changed.notified()).await;
+            if again.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(pace.next(Instant::now())).await;
     }
 
     /// Writes the file now, if there is anything new and anywhere to keep it.
@@ -65,6 +84,7 @@ impl Events {
             if !std::mem::take(&mut state.dirty) {
                 return Ok(());
             }
+            state.fresh = false;
             state.book.clone()
         };
         let write = move || {
@@ -76,6 +96,31 @@ impl Events {
             self.state().dirty = true;
         }
         written
+    }
+}
+
+/// How soon what is new is written.
+#[derive(Debug)]
+struct Pace {
+    spare: u32,
+    /// Since when nothing was added to the spare writes.
+    at: Instant,
+}
+
+impl Pace {
+    fn next(&mut self, now: Instant) -> Duration {
+        let come = now.saturating_duration_since(self.at).as_secs() / SELDOM.as_secs();
+        if come > 0 {
+            self.spare = self.spare.saturating_add(u32::try_from(come).unwrap_or(BURST)).min(BURST);
+            self.at = now;
+        }
+        match self.spare.checked_sub(1) {
+            Some(left) => {
+                self.spare = left;
+                GATHER
+            }
+            None => SELDOM,
+        }
     }
 }
 
@@ -134,5 +179,47 @@ mod tests {
         tokio::time::sleep(GATHER * 2).await;
         assert_eq!(written(), first);
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn the_same_over_and_over_is_written_seldom_and_something_new_among_it_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = Events::open(dir.path());
+        let keeper = events.clone();
+        let task = tokio::spawn(async move { keeper.keep().await });
+        let counts = || {
+            let book = read(dir.path()).unwrap();
+            let page = book.pages.get(&"p".into()).cloned().unwrap_or_default();
+            page.records.iter().map(|r| format!("{} {}", r.message, r.count)).collect::<Vec<_>>()
+        };
+        events.record(happening("a"));
+        while counts().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for _ in 0..20 {
+            events.record(happening("a"));
+            tokio::time::sleep(GATHER / 5).await;
+        }
+        assert_eq!(counts(), ["a 1"], "nothing new for four times as long as new things wait");
+        events.record(happening("b"));
+        while counts().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(counts(), ["a 21", "b 1"]);
+        task.abort();
+    }
+
+    #[test]
+    fn always_something_new_is_written_seldom_after_a_burst() {
+        let begun = Instant::now();
+        let mut pace = Pace { spare: BURST, at: begun };
+        let pauses = |pace: &mut Pace, at: u64| {
+            (0..=BURST).map(|_| pace.next(begun + Duration::from_secs(at))).collect::<Vec<_>>()
+        };
+        let soon = |pauses: Vec<Duration>| pauses.iter().filter(|pause| **pause == GATHER).count();
+        assert_eq!(soon(pauses(&mut pace, 5)), 10);
+        assert_eq!(soon(pauses(&mut pace, 9)), 0);
+        assert_eq!(soon(pauses(&mut pace, 25)), 2);
+        assert_eq!(soon(pauses(&mut pace, 500)), 10);
     }
 }

@@ -142,6 +142,10 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
         report.add("spec.containers", "a pod needs at least one container");
     }
     admit_life::pod(spec, report);
+    for (index, gate) in spec.readiness_gates.iter().flatten().enumerate() {
+        let field = format!("spec.readinessGates[{index}].conditionType");
+        report.verdict(&field, names::qualified(&gate.condition_type));
+    }
     let mut names = HashMap::new();
     let mut host_ports = HashMap::new();
     for (init, field, one) in containers(spec) {
@@ -182,8 +186,8 @@ fn container(spec: &PodSpec, container: &Container, field: &str, report: &mut Re
     for (index, variable) in container.env.iter().flatten().enumerate() {
         env::variable(spec, variable, &format!("{field}.env[{index}]"), report);
     }
-    if !container.env_from.as_deref().unwrap_or_default().is_empty() {
-        report.add(&format!("{field}.envFrom"), "names no source");
+    for (index, source) in container.env_from.iter().flatten().enumerate() {
+        env::set(source, &format!("{field}.envFrom[{index}]"), report);
     }
     admit_probes::probes(container, field, report);
     parts::resources(container.resources.as_ref(), &format!("{field}.resources"), report);

@@ -1,7 +1,7 @@
 //! Validation of variables and of what they and files may be told of the pod. Pure; the rest of the rules stand in `admit`.
 
 use k8s_openapi::api::core::v1::{
-    EnvVar, FileKeySelector, ObjectFieldSelector, PodSpec, ResourceFieldSelector,
+    EnvFromSource, EnvVar, FileKeySelector, ObjectFieldSelector, PodSpec, ResourceFieldSelector,
 };
 
 use super::admit::Report;
@@ -37,6 +37,18 @@ pub(super) fn variable(spec: &PodSpec, variable: &EnvVar, field: &str, report: &
     }
     if let Some(selector) = &from.file_key_ref {
         file_key(spec, selector, &format!("{field}.fileKeyRef"), report);
+    }
+}
+
+/// Variables out of an object.
+pub(super) fn set(source: &EnvFromSource, field: &str, report: &mut Report<'_>) {
+    if let Some(prefix) = source.prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
+        report.verdict(&format!("{field}.prefix"), names::variable(prefix));
+    }
+    match (&source.config_map_ref, &source.secret_ref) {
+        (None, None) => report.add(field, "must specify one of: `configMapRef` or `secretRef`"),
+        (Some(_), Some(_)) => report.add(field, "may not have more than one field specified at a time"),
+        (Some(_), None) | (None, Some(_)) => {}
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, Toleration};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, Toleration};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
@@ -88,6 +88,14 @@ pub(crate) fn canonical_container(container: &Container) -> String {
     let mut text = String::from("podstead container 1\n");
     let json = serde_json::to_value(container).unwrap_or(Json::Null);
     write_canonical(&mut text, &json, ".spec.containers[]");
+    text
+}
+
+/// The canonical form of a pod's security context.
+pub(crate) fn canonical_security_context(context: &PodSecurityContext) -> String {
+    let mut text = String::new();
+    let json = serde_json::to_value(context).unwrap_or(Json::Null);
+    write_canonical(&mut text, &json, ".spec.securityContext");
     text
 }
 

@@ -20,27 +20,38 @@ pub(crate) struct Stamp {
     inode: u64,
     size: i64,
     modified: (i64, i64),
+    changed: (i64, i64),
 }
 
 impl Stamp {
     fn of(stat: &Stat) -> Self {
+        let nanos = |nanos| i64::try_from(nanos).unwrap_or_default();
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size,
-            modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default()),
+            modified: (stat.st_mtime, nanos(stat.st_mtime_nsec)),
+            changed: (stat.st_ctime, nanos(stat.st_ctime_nsec)),
         }
     }
 
     /// When the content changed last.
     pub(crate) fn modified(&self) -> SystemTime {
-        let (seconds, nanos) = self.modified;
-        let nanos = Duration::from_nanos(nanos.unsigned_abs());
-        let whole = Duration::from_secs(seconds.unsigned_abs());
-        let base = SystemTime::UNIX_EPOCH;
-        let at = if seconds < 0 { base.checked_sub(whole) } else { base.checked_add(whole) };
-        at.and_then(|at| at.checked_add(nanos)).unwrap_or(base)
+        time(self.modified)
     }
+
+    /// When anything of the file changed last; unlike the other time nobody can set it.
+    pub(crate) fn changed(&self) -> SystemTime {
+        time(self.changed)
+    }
+}
+
+fn time((seconds, nanos): (i64, i64)) -> SystemTime {
+    let nanos = Duration::from_nanos(nanos.unsigned_abs());
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let base = SystemTime::UNIX_EPOCH;
+    let at = if seconds < 0 { base.checked_sub(whole) } else { base.checked_add(whole) };
+    at.and_then(|at| at.checked_add(nanos)).unwrap_or(base)
 }
 
 /// A file's content. `None` for the stamp means that it changed while it was read.
@@ -97,6 +108,12 @@ pub(crate) fn kind(path: &Path) -> io::Result<Option<FileType>> {
         Err(rustix::io::Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The stamp of a regular file without opening it; symbolic links are followed.
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
+    let stat = rustix::fs::stat(path).ok()?;
+    regular(&stat).ok().map(|()| Stamp::of(&stat))
 }
 
 /// Reads a file; symbolic links are followed, as the kubelet follows them.

@@ -196,6 +196,10 @@ impl Source {
                 self.ignored.insert(path.clone(), reason);
                 continue;
             }
+            if self.is_known(path, now) {
+                names.insert(path.clone());
+                continue;
+            }
             match read::file(path) {
                 Err(ReadError::Gone) => {}
                 read => {
@@ -210,6 +214,17 @@ impl Source {
             sooner(self.missing(&path, now));
         }
         again
+    }
+
+    /// Whether the file is as it was when its good version was read.
+    fn is_known(&mut self, path: &Path, now: Now) -> bool {
+        let Some(tracked) = self.files.get_mut(path) else { return false };
+        let settled = tracked.candidate.is_none() && matches!(tracked.outcome, Outcome::Accepted);
+        let known = settled && tracked.seen.is_some() && tracked.is_known(read::stamp(path), now);
+        if known {
+            tracked.missing_since = None;
+        }
+        known
     }
 
     /// Takes note of one file that exists. Returns when to look again if it has not settled.
@@ -231,8 +246,10 @@ impl Source {
             }
         };
         let hash = hash(&content.bytes);
+        tracked.seen = None;
         if tracked.good.as_ref().is_some_and(|(good, _)| *good == hash) {
             (tracked.candidate, tracked.outcome) = (None, Outcome::Accepted);
+            tracked.note(content.stamp, now);
             return None;
         }
         if matches!(&tracked.outcome, Outcome::Broken { hash: Some(bad), .. } if *bad == hash) {

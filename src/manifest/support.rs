@@ -31,6 +31,8 @@ use Support::{Dropped, MayNotReference, Never, NoEffect, NotYet, NotYetUnless, P
 
 const SCHEDULING: &str = "scheduling is over: a static pod's node is given";
 const SERVER: &str = "set by an API server";
+const RUNTIME_CLASS: &str =
+    "runtime classes are an API server's; without one the pod would run in the default runtime";
 const EMPTY: &[&str] = &["{}"];
 
 /// Field path (`[]` after lists) and what happens to it; in the order of the documentation.
@@ -83,7 +85,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].envFrom", Parts),
     ("spec.containers[].envFrom[].configMapRef", MayNotReference("configmaps")),
     ("spec.containers[].envFrom[].secretRef", MayNotReference("secrets")),
-    ("spec.containers[].envFrom[].prefix", NotYet("envFrom")),
+    ("spec.containers[].envFrom[].prefix", Supported),
     ("spec.containers[].ports", Supported),
     ("spec.containers[].ports[].name", Supported),
     ("spec.containers[].ports[].containerPort", Supported),
@@ -136,7 +138,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].livenessProbe.httpGet.httpHeaders[].value", Supported),
     ("spec.containers[].livenessProbe.httpGet.path", Supported),
     ("spec.containers[].livenessProbe.httpGet.port", Supported),
-    ("spec.containers[].livenessProbe.httpGet.protocol", NotYet("choosing the protocol of a probe")),
+    ("spec.containers[].livenessProbe.httpGet.protocol", NotYetUnless(&["HTTP1"], "probes over HTTP/2")),
     ("spec.containers[].livenessProbe.httpGet.scheme", Supported),
     ("spec.containers[].livenessProbe.tcpSocket", Supported),
     ("spec.containers[].livenessProbe.tcpSocket.host", Supported),
@@ -161,7 +163,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].readinessProbe.httpGet.httpHeaders[].value", Supported),
     ("spec.containers[].readinessProbe.httpGet.path", Supported),
     ("spec.containers[].readinessProbe.httpGet.port", Supported),
-    ("spec.containers[].readinessProbe.httpGet.protocol", NotYet("choosing the protocol of a probe")),
+    ("spec.containers[].readinessProbe.httpGet.protocol", NotYetUnless(&["HTTP1"], "probes over HTTP/2")),
     ("spec.containers[].readinessProbe.httpGet.scheme", Supported),
     ("spec.containers[].readinessProbe.tcpSocket", Supported),
     ("spec.containers[].readinessProbe.tcpSocket.host", Supported),
@@ -189,7 +191,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].startupProbe.httpGet.httpHeaders[].value", Supported),
     ("spec.containers[].startupProbe.httpGet.path", Supported),
     ("spec.containers[].startupProbe.httpGet.port", Supported),
-    ("spec.containers[].startupProbe.httpGet.protocol", NotYet("choosing the protocol of a probe")),
+    ("spec.containers[].startupProbe.httpGet.protocol", NotYetUnless(&["HTTP1"], "probes over HTTP/2")),
     ("spec.containers[].startupProbe.httpGet.scheme", Supported),
     ("spec.containers[].startupProbe.tcpSocket", Supported),
     ("spec.containers[].startupProbe.tcpSocket.host", Supported),
@@ -215,7 +217,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].lifecycle.postStart.httpGet.httpHeaders[].value", Supported),
     ("spec.containers[].lifecycle.postStart.httpGet.path", Supported),
     ("spec.containers[].lifecycle.postStart.httpGet.port", Supported),
-    ("spec.containers[].lifecycle.postStart.httpGet.protocol", NotYet("choosing the protocol of a hook")),
+    ("spec.containers[].lifecycle.postStart.httpGet.protocol", NotYetUnless(&["HTTP1"], "hooks over HTTP/2")),
     ("spec.containers[].lifecycle.postStart.httpGet.scheme", Supported),
     ("spec.containers[].lifecycle.postStart.sleep", Supported),
     ("spec.containers[].lifecycle.postStart.sleep.seconds", Supported),
@@ -233,7 +235,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].lifecycle.preStop.httpGet.httpHeaders[].value", Supported),
     ("spec.containers[].lifecycle.preStop.httpGet.path", Supported),
     ("spec.containers[].lifecycle.preStop.httpGet.port", Supported),
-    ("spec.containers[].lifecycle.preStop.httpGet.protocol", NotYet("choosing the protocol of a hook")),
+    ("spec.containers[].lifecycle.preStop.httpGet.protocol", NotYetUnless(&["HTTP1"], "hooks over HTTP/2")),
     ("spec.containers[].lifecycle.preStop.httpGet.scheme", Supported),
     ("spec.containers[].lifecycle.preStop.sleep", Supported),
     ("spec.containers[].lifecycle.preStop.sleep.seconds", Supported),
@@ -410,7 +412,7 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.nodeSelector", Supported),
     ("spec.os", Parts),
     ("spec.os.name", Supported),
-    ("spec.overhead", NotYet("pod overhead")),
+    ("spec.overhead", Never("pod overhead set without corresponding RuntimeClass defined overhead")),
     ("spec.preemptionPolicy", NoEffect(SCHEDULING)),
     ("spec.priority", Supported),
     (
@@ -419,10 +421,11 @@ pub const TABLE: &[(&str, Support)] = &[
             "but for `system-node-critical` and `system-cluster-critical`: other classes are an API server's",
         ),
     ),
-    ("spec.readinessGates", NotYet("readiness gates")),
+    ("spec.readinessGates", Supported),
+    ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", MayNotReference("resourceclaims")),
     ("spec.resources", NotYetUnless(EMPTY, "resources of the pod as a whole")),
-    ("spec.runtimeClassName", NotYet("runtime classes")),
+    ("spec.runtimeClassName", Never(RUNTIME_CLASS)),
     ("spec.schedulerName", NoEffect(SCHEDULING)),
     ("spec.schedulingGates", Never("a static pod cannot wait for a scheduler")),
     ("spec.schedulingGroup", NoEffect(SCHEDULING)),

@@ -18,6 +18,12 @@ pub(crate) const ABANDONED: Duration = Duration::from_secs(60);
 /// How long a file must be gone before its pods are: editors rename a file away and write it anew.
 pub(crate) const GONE: Duration = Duration::from_millis(300);
 
+/// How long a file that looks as it did is not read again. Not for ever: where files are served over a network, or mapped
+/// by who writes them, what they look like may lag behind.
+pub(crate) const TRUSTED: Duration = Duration::from_secs(50);
+/// How old a change must be for its time to tell it from the next one: clocks of file systems are coarse.
+const COARSE: Duration = Duration::from_secs(2);
+
 /// The moment of a reading, in the three clocks it needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
@@ -45,6 +51,8 @@ pub(crate) struct Tracked {
     pub(crate) missing_since: Option<Instant>,
     /// Accepted bytes that are not yet on their way to the disk.
     pub(crate) fresh: Option<Vec<u8>>,
+    /// What the good version looked like when it was last read, and when that was.
+    pub(crate) seen: Option<(Stamp, Instant)>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +71,19 @@ pub(crate) enum Outcome {
 }
 
 impl Tracked {
+    /// Whether a file that looks so must hold its good version, so that it need not be opened: that wakes whoever watches
+    /// the directory, this agent among them.
+    pub(crate) fn is_known(&self, stamp: Option<Stamp>, now: Now) -> bool {
+        let trusted = |seen: Instant| now.steady.saturating_duration_since(seen) < TRUSTED;
+        stamp.is_some() && self.seen.is_some_and(|(known, seen)| Some(known) == stamp && trusted(seen))
+    }
+
+    /// Takes note that the good version was read, which looked so.
+    pub(crate) fn note(&mut self, stamp: Option<Stamp>, now: Now) {
+        let old = |stamp: &Stamp| now.wall.duration_since(stamp.changed()).is_ok_and(|age| age >= COARSE);
+        self.seen = stamp.filter(old).map(|stamp| (stamp, now.steady));
+    }
+
     /// Whether a changed version may be read as a whole; if not, how long to wait before looking again.
     pub(crate) fn settled(
         &mut self,
@@ -171,6 +192,24 @@ mod tests {
         assert!(file.settled(Some(stamp), writing, now).is_err());
         assert!(file.settled(Some(stamp), writing, later(now, ABANDONED.saturating_sub(MS(1)))).is_err());
         assert!(file.settled(Some(stamp), writing, later(now, ABANDONED)).is_ok());
+    }
+
+    #[test]
+    fn what_looks_as_it_did_is_not_read_again_for_a_while() {
+        let ((stamp, now), (other, _)) = (stamp(), stamp());
+        let mut file = Tracked::default();
+        assert!(!file.is_known(Some(stamp), now), "never read");
+        file.note(Some(stamp), later(now, MS(100)));
+        assert!(
+            !file.is_known(Some(stamp), later(now, MS(200))),
+            "it may have changed within one tick of its clock"
+        );
+        let read = later(now, COARSE);
+        file.note(Some(stamp), read);
+        assert!(file.is_known(Some(stamp), later(read, TRUSTED.saturating_sub(MS(1)))));
+        assert!(!file.is_known(Some(stamp), later(read, TRUSTED)), "not for ever");
+        assert!(!file.is_known(None, read));
+        assert!(!file.is_known(Some(other), read));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use podstead_runtime::DnsConfig;
+use podstead_runtime::resolver::{BEHIND_THE_STUB, is_out_of_reach};
 use thiserror::Error;
 
 use crate::pod::dns;
@@ -20,23 +20,17 @@ pub struct Unreadable {
     pub source: io::Error,
 }
 
-/// Where systemd-resolved keeps the servers that it asks itself.
-const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
-
 /// The settings as they are now. No file, also where none is given, is one that says nothing. A resolver on the node's
 /// loopback is out of reach of a pod with a network of its own: that gets the servers behind it.
 pub fn read(path: Option<&Path>, own_network: bool) -> Result<DnsConfig, Unreadable> {
     let Some(path) = path else { return Ok(DnsConfig::default()) };
     let node = parse(path)?;
-    if !own_network || node.servers.is_empty() || !is_stub(&node) {
+    if !own_network || !is_out_of_reach(&node.servers) {
         return Ok(node);
     }
-    let behind = parse(Path::new(BEHIND_THE_STUB)).ok().filter(|behind| !is_stub(behind));
+    let behind = parse(Path::new(BEHIND_THE_STUB)).ok();
+    let behind = behind.filter(|behind| !behind.servers.is_empty() && !is_out_of_reach(&behind.servers));
     Ok(behind.unwrap_or(node))
-}
-
-fn is_stub(config: &DnsConfig) -> bool {
-    config.servers.iter().all(|s| s.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
 }
 
 fn parse(path: &Path) -> Result<DnsConfig, Unreadable> {
@@ -60,7 +54,7 @@ mod tests {
         fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
         assert_eq!(read(Some(&path), true).unwrap().servers, ["192.0.2.1"]);
         fs::write(&path, "nameserver 127.0.0.53\n").unwrap();
-        assert!(is_stub(&read(Some(&path), false).unwrap()), "the node itself reaches it");
+        assert!(is_out_of_reach(&read(Some(&path), false).unwrap().servers), "the node itself reaches it");
         assert!(read(Some(dir.path()), true).unwrap_err().to_string().contains("--resolv-conf"));
     }
 }

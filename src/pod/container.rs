@@ -9,6 +9,7 @@ use podstead_runtime::security::UserNamespace;
 use podstead_runtime::{ContainerSpec, ImageSpec, Mount, labels};
 use thiserror::Error;
 
+use super::objects::LocalObjects;
 use super::{NodeFacts, env, identity, resources, security, volumes};
 
 /// A container's spec cannot be said: the kubelet's `CreateContainerConfigError`.
@@ -55,7 +56,9 @@ pub fn container_spec(
     let default = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&default);
     let id = identity::identity(pod);
-    let sources = env::Sources { node, pod, ips: &instance.ips, files: &instance.env_files };
+    let objects = LocalObjects::default();
+    let sources =
+        env::Sources { node, pod, ips: &instance.ips, files: &instance.env_files, objects: &objects };
     let environment = env::environment(container, &sources)?;
     let mut mounts = volumes::mounts(node, pod, container, &environment)?;
     let hosts = instance.hosts_file.clone().map(|file| ("/etc/hosts", file));

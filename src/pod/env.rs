@@ -9,6 +9,8 @@ use thiserror::Error;
 
 use super::NodeFacts;
 use super::downward::{self, Addresses};
+use super::env_objects;
+use super::objects::LocalObjects;
 
 /// A variable cannot be resolved, in the kubelet's words.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -36,6 +38,8 @@ pub struct Sources<'a> {
     pub ips: &'a [IpAddr],
     /// The [`files_needed`], as they are now.
     pub files: &'a EnvFiles,
+    /// ConfigMaps and Secrets.
+    pub objects: &'a LocalObjects,
 }
 
 /// The files of variables that a container refers to, by volume and path.
@@ -44,25 +48,35 @@ pub fn files_needed(container: &Container) -> BTreeSet<(String, String)> {
     refs.map(|r| (r.volume_name.clone(), r.path.clone())).collect()
 }
 
-/// The container's environment in the order of the manifest; of duplicate names the last wins, in its place.
+/// The container's environment, `envFrom` before `env`, each in the order of the manifest; of duplicate names the last
+/// wins, in its place.
 pub fn environment(container: &Container, sources: &Sources<'_>) -> Result<Vec<EnvVar>, VariableError> {
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     let mut list: Vec<EnvVar> = Vec::new();
+    let failed = |variable: &str, problem| {
+        let (container, variable) = (container.name.clone(), variable.to_owned());
+        VariableError { container, variable, problem }
+    };
+    let mut add = |seen: &mut BTreeMap<String, String>, name: &str, value: String| {
+        seen.insert(name.to_owned(), value.clone());
+        list.retain(|earlier| earlier.name != name);
+        list.push(EnvVar { name: name.to_owned(), value });
+    };
+    let sets = container.env_from.as_deref().unwrap_or_default();
+    let from = env_objects::all(sets, &namespace(sources.pod), sources.objects);
+    for (name, value) in from.map_err(|problem| failed("of envFrom", problem))? {
+        add(&mut seen, &name, value);
+    }
     for var in container.env.iter().flatten() {
         let value = match (var.value.as_deref().unwrap_or_default(), &var.value_from) {
             ("", Some(from)) => match resolve(container, from, sources) {
                 Ok(Some(value)) => value,
                 Ok(None) => continue,
-                Err(problem) => {
-                    let (container, variable) = (container.name.clone(), var.name.clone());
-                    return Err(VariableError { container, variable, problem });
-                }
+                Err(problem) => return Err(failed(&var.name, problem)),
             },
             (value, _) => expand(value, &seen),
         };
-        seen.insert(var.name.clone(), value.clone());
-        list.retain(|earlier| earlier.name != var.name);
-        list.push(EnvVar { name: var.name.clone(), value });
+        add(&mut seen, &var.name, value);
     }
     Ok(list)
 }
@@ -84,11 +98,20 @@ fn resolve(
         let amount = downward::resource(sources.node, spec, Some(container), selector);
         return amount.map(Some).map_err(|e| e.to_string());
     }
+    if let Some(selector) = &from.config_map_key_ref {
+        return env_objects::of_config_map(selector, &namespace(sources.pod), sources.objects);
+    }
+    if let Some(selector) = &from.secret_key_ref {
+        return env_objects::of_secret(selector, &namespace(sources.pod), sources.objects);
+    }
     match &from.file_key_ref {
         Some(selector) => from_file(selector, sources.files),
-        // Admission refuses the others: there are no such objects without an API server.
         None => Err("it names no source that podstead supports".to_owned()),
     }
+}
+
+fn namespace(pod: &Pod) -> String {
+    pod.metadata.namespace.clone().unwrap_or_default()
 }
 
 /// An empty value counts as a missing one.
@@ -157,7 +180,11 @@ mod tests {
     fn resolved(container: &Container, files: &EnvFiles) -> Result<Vec<EnvVar>, VariableError> {
         let text = "metadata: {name: web-node, labels: {role: db}}\nspec: {containers: []}";
         let (node, pod) = (NodeFacts::default(), serde_yaml::from_str(text).unwrap());
-        environment(container, &Sources { node: &node, pod: &pod, ips: &[], files })
+        let objects = LocalObjects {
+            config_maps: [((String::new(), "m".into()), [("A".into(), b"1".to_vec())].into())].into(),
+            ..LocalObjects::default()
+        };
+        environment(container, &Sources { node: &node, pod: &pod, ips: &[], files, objects: &objects })
     }
 
     fn env(vars: &[(&str, &str)]) -> Vec<EnvVar> {
@@ -230,6 +257,19 @@ mod tests {
     fn the_last_of_two_wins_and_sees_the_first() {
         let got = env(&[("A", "1"), ("A", "$(A)2")]);
         assert_eq!(got, [EnvVar { name: "A".into(), value: "12".into() }]);
+    }
+
+    #[test]
+    fn variables_of_objects_come_first_and_are_seen_by_the_others() {
+        let text = "{name: c, envFrom: [{configMapRef: {name: m}}, {prefix: P, configMapRef: {name: m}}], env: [\
+                    {name: B, value: $(A)$(PA)}, {name: A, value: $(A)2}, \
+                    {name: C, valueFrom: {configMapKeyRef: {name: m, key: A}}}]}";
+        let all = resolved(&serde_yaml::from_str(text).unwrap(), &EnvFiles::new()).unwrap();
+        let all: Vec<String> = all.iter().map(|v| format!("{}={}", v.name, v.value)).collect();
+        assert_eq!(all, ["PA=1", "B=11", "A=12", "C=1"]);
+        let missing = "{name: c, envFrom: [{secretRef: {name: s}}]}";
+        let error = resolved(&serde_yaml::from_str(missing).unwrap(), &EnvFiles::new()).unwrap_err();
+        assert_eq!(error.to_string(), "container c: variable of envFrom: secret \"s\" not found");
     }
 
     #[test]

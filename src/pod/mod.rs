@@ -6,6 +6,7 @@ pub mod container;
 pub mod dns;
 pub mod downward;
 pub mod env;
+mod env_objects;
 pub mod envfile;
 pub mod files;
 pub mod hostname;

@@ -44,7 +44,7 @@ pub use pod::PodHandle;
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
 use crate::config::{Config, RuntimeChoice, RuntimeFlags, own_labels};
-use crate::credentials::Places;
+use crate::credentials::{Places, Sources};
 use crate::images;
 use crate::manifest::{self, FileReport};
 use crate::node::capacity::Reservations;
@@ -238,7 +238,7 @@ impl Builder {
             cgroup_driver: self.cgroup_driver,
             images: images::Settings {
                 root_dir: flags.root_dir.clone(),
-                credentials: Places::only(&flags.root_dir),
+                credentials: Sources { places: Places::only(&flags.root_dir), ..Sources::default() },
                 ..images::Settings::default()
             },
             image_gc: image_gc::Policy::default(),

@@ -1,6 +1,7 @@
 //! The command line for real: the built binary against a node's runtime, on both backends.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -304,6 +305,72 @@ async fn a_command_has_a_terminal_that_follows_ours(host: &Host) {
                 }
             }
         }
+    }
+}
+
+/// Who only looks makes nothing, also where nothing was ever kept; who may not look is told where.
+#[test]
+fn commands_that_only_look_leave_no_directories_behind() {
+    use std::os::unix::process::CommandExt as _;
+    let dir = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .expect("a directory");
+    let (root, state) = (dir.path().join("root"), dir.path().join("state"));
+    let none = dir.path().join("manifests");
+    std::fs::create_dir(&none).expect("make a directory");
+    let none = none.display().to_string();
+    let flags = |command: &mut Command| {
+        command.args(["--runtime", "direct"]).stdin(Stdio::null());
+        command.arg("--root-dir").arg(&root).arg("--state-dir").arg(&state);
+    };
+    for (args, code) in [
+        (&["ps", "-a"][..], 0),
+        (&["pods"], 0),
+        (&["images", "ls"], 0),
+        (&["version"], 0),
+        (&["plan", none.as_str()], 0),
+        (&["logs", "nothing"], 3),
+        (&["describe", "nothing"], 3),
+        (&["inspect", "nothing"], 3),
+        (&["stop", "nothing"], 3),
+        (&["exec", "nothing", "true"], 3),
+        (&["images", "rm", "nothing"], 3),
+    ] {
+        let mut command = Command::new(BINARY);
+        flags(&mut command);
+        let (got, out, err) = told(command.args(args).output().expect("run podstead"));
+        assert_eq!(got, code, "{args:?}: {out}{err}");
+        assert!(!root.exists() && !state.exists(), "{args:?}");
+    }
+    let mut command = Command::new("/proc/self/fd/0");
+    flags(&mut command);
+    // As somebody else, who need not be able to reach the binary by its path.
+    let command = command
+        .args(["images", "import", "x.tar"])
+        .uid(65_534)
+        .stdin(std::fs::File::open(BINARY).expect("open"));
+    let (got, _, err) = told(command.output().expect("run podstead"));
+    let named = root.join("direct/images").display().to_string();
+    assert!(got == 1 && err.contains(&named) && err.contains("ermission denied"), "{err}");
+}
+
+/// A CRI server is told the size when the command runs already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_command_begins_with_the_size_of_its_terminal() {
+    let node = Host::direct().node().await;
+    sleeper(&node, "sized").await;
+    let size = nix::pty::Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
+    for _ in 0..5 {
+        let pty = nix::pty::openpty(Some(&size), None).expect("a pty");
+        let mut run = command(&node, &["exec", "-t", "sized-node", "stty", "size"]);
+        let mut child = run.stdout(pty.slave).stderr(Stdio::null()).spawn().expect("start");
+        drop(run);
+        let mut said = String::new();
+        // Ends with an error once nobody has the other end.
+        let _ = std::fs::File::from(pty.master).read_to_string(&mut said);
+        assert_eq!(said.trim(), "33 101");
+        assert!(child.wait().expect("wait").success());
     }
 }
 

@@ -15,6 +15,8 @@ on_both!(
     hooks_are_part_of_starts_and_stops,
     hooks_may_be_requests_and_pauses,
     a_container_that_fails_its_liveness_probe_is_started_anew,
+    a_pod_with_readiness_gates_runs_and_is_never_ready,
+    an_edit_of_the_pods_security_context_reaches_its_containers,
     readiness_follows_the_probe_and_survives_the_agent,
     containers_have_policies_of_their_own,
     one_exit_starts_all_containers_anew_by_rule,
@@ -255,6 +257,51 @@ async fn hooks_are_part_of_starts_and_stops(host: &Host) {
     node.remove("hooks").expect("remove");
     node.empty().await.expect("all is gone");
     assert_eq!(told(), "started\nnext\nstopping\nterm\n");
+}
+
+/// Nothing on the node sets such conditions.
+async fn a_pod_with_readiness_gates_runs_and_is_never_ready(host: &Host) {
+    let node = host.node().await;
+    let spec = format!(
+        "  readinessGates: [{{conditionType: example.com/in-service}}]\n  containers:\n{}",
+        container("c", "exec sleep 1000", "")
+    );
+    node.apply("gated", &pod("gated", &spec)).expect("apply").running().await.expect("runs");
+    let status = until_shown(&node, "gated-node", "its containers serve", |status| {
+        condition(status, "ContainersReady") == "True"
+    })
+    .await;
+    assert_eq!(condition(&status, "Ready"), "False");
+    let conditions = status["conditions"].as_array().expect("conditions");
+    let ready = conditions.iter().find(|c| c["type"] == "Ready").expect("Ready");
+    assert_eq!(ready["reason"], "ReadinessGatesNotReady");
+    assert!(
+        ready["message"].as_str().is_some_and(|m| m.contains("\"example.com/in-service\" does not exist"))
+    );
+    node.remove("gated").expect("remove");
+    node.empty().await.expect("nothing is left");
+}
+
+/// Under a uid of its own: else the whole pod is another one.
+async fn an_edit_of_the_pods_security_context_reaches_its_containers(host: &Host) {
+    let node = host.node().await;
+    let text = |user: u32, more: &str| {
+        let spec = format!(
+            "  securityContext: {{runAsUser: {user}{more}}}\n  containers:\n{}",
+            container("c", "id -u; exec sleep 1000", "")
+        );
+        pod("edited", &spec).replace("name: edited", "name: edited, uid: edited-1")
+    };
+    let pod = node.apply("edited", &text(7, "")).expect("apply");
+    pod.logged("c", |log| log == "7\n").await.expect("begins as 7");
+    let before = pod.container("c").await.expect("seen");
+    node.apply("edited", &text(7, ", supplementalGroups: []")).expect("apply");
+    node.apply("edited", &text(8, "")).expect("apply");
+    pod.logged("c", |log| log == "8\n").await.expect("goes on as 8");
+    let after = pod.container("c").await.expect("seen");
+    assert_eq!((after.attempt, &after.sandbox), (before.attempt + 1, &before.sandbox), "the same pod");
+    node.remove("edited").expect("remove");
+    node.empty().await.expect("nothing is left");
 }
 
 async fn a_container_that_fails_its_liveness_probe_is_started_anew(host: &Host) {

@@ -1,17 +1,23 @@
 //! Images that pods bring with them: pulled with the credentials the node has, refused by their reasons, collected when
 //! nobody uses them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
+use podstead::credentials::provider::{self, Provider};
 use podstead::images::memory::Memory;
 use podstead::node::image_gc::{Collector, Disk, Policy};
 use podstead::testing::{Node, PATIENCE};
 use podstead_runtime::{Auth, ImageSpec, PullProgress, Runtime, Time};
 
+use crate::cli::{ok, run};
 use crate::support::{Host, Registry, busybox, on_both};
 
 on_both!(
     a_pod_is_pulled_with_the_credentials_that_the_node_has,
+    a_pod_is_pulled_with_the_credentials_that_a_program_knows,
     what_keeps_an_image_away_is_told_by_its_reason,
     an_image_that_a_pod_brought_and_nobody_uses_makes_room,
 );
@@ -80,6 +86,68 @@ async fn a_pod_is_pulled_with_the_credentials_that_the_node_has(host: &Host) {
     node.remove("again").expect("remove");
     node.empty().await.expect("nothing is left");
     let _ = node.runtime().remove_image(&ImageSpec::from(image.as_str())).await;
+}
+
+/// A provider that knows user `web` with this password for one registry, and writes down whom it was asked for.
+fn helper(dir: &Path, registry: &str, password: &str) -> Vec<Provider> {
+    let answer = format!(
+        r#"{{"apiVersion":"credentialprovider.kubelet.k8s.io/v1","kind":"CredentialProviderResponse","cacheKeyType":"Registry",
+        "cacheDuration":"1h","auth":{{"{registry}":{{"username":"web","password":"{password}"}}}}}}"#
+    );
+    let script =
+        format!("#!/bin/sh\ncat >>{0}/asked\necho >>{0}/asked\ncat <<E\n{answer}\nE\n", dir.display());
+    std::fs::write(dir.join("helper"), script).expect("write");
+    std::fs::set_permissions(dir.join("helper"), Permissions::from_mode(0o755)).expect("make executable");
+    let config = format!(
+        "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n- name: helper\n  \
+         matchImages: ['127.*.0.1:{}']\n  defaultCacheDuration: 0s\n  apiVersion: credentialprovider.kubelet.k8s.io/v1\n",
+        registry.rsplit(':').next().expect("a port"),
+    );
+    std::fs::write(dir.join("config.yaml"), config).expect("write");
+    provider::load(&dir.join("config.yaml"), dir).expect("a good configuration")
+}
+
+async fn a_pod_is_pulled_with_the_credentials_that_a_program_knows(host: &Host) {
+    let Some(registry) = Registry::start(true) else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let providers = helper(dir.path(), &registry.host, "secret");
+    let builder = host.builder().insecure_registry(&registry.host);
+    let builder = builder.config(move |config| config.images.credentials.providers.clone_from(&providers));
+    let node = builder.start().await.expect("start the node");
+    let image = |name: &str| format!("{}/podstead/{name}:1", registry.host);
+    let pods = [("one", "busybox"), ("two", "busybox")];
+    for (pod, name) in pods {
+        let pod = node.apply(pod, &from(pod, &image(name), "Always")).expect("apply");
+        pod.running().await.expect("runs");
+    }
+    let asked = || std::fs::read_to_string(dir.path().join("asked")).expect("it was asked");
+    let first = asked();
+    assert_eq!(first.lines().count(), 1, "its answer counts for an hour: {first}");
+    let want = format!(r#""image":"{}/podstead/busybox""#, registry.host);
+    assert!(first.contains(&want) && first.contains("CredentialProviderRequest"), "{first}");
+
+    // A person's pull finds the same.
+    let config = dir.path().join("config.yaml").display().to_string();
+    let bin_dir = dir.path().display().to_string();
+    let flags = [
+        "--image-credential-provider-config",
+        config.as_str(),
+        "--image-credential-provider-bin-dir",
+        bin_dir.as_str(),
+    ];
+    let nginx = image("nginx");
+    ok(&node, &[&["images", "pull", nginx.as_str()][..], &flags].concat());
+    assert!(asked().contains("podstead/nginx"));
+    helper(dir.path(), &registry.host, "hunter2");
+    let (code, _, refused) = run(&node, &[&["images", "pull", nginx.as_str()][..], &flags].concat());
+    assert!(code == 6 && refused.contains("denied") && !refused.contains("hunter2"), "{refused}");
+    for (pod, _) in pods {
+        node.remove(pod).expect("remove");
+    }
+    node.empty().await.expect("nothing is left");
+    for name in ["busybox", "nginx"] {
+        let _ = node.runtime().remove_image(&ImageSpec::from(image(name).as_str())).await;
+    }
 }
 
 async fn what_keeps_an_image_away_is_told_by_its_reason(host: &Host) {

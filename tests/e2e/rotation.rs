@@ -66,7 +66,23 @@ async fn a_growing_log_is_rotated_and_readers_lose_nothing(host: &Host) {
     let first = *kept.first().expect("something");
     assert!(first > 0, "the oldest are gone");
     assert_eq!(gaps(&kept, first), "", "and of the rest nothing is missing");
-    assert!(ok(&node, &["logs", "talk-node"]).ends_with("over\n"));
+    // Who asks reads the rotated files, too, and only as far back as asked for.
+    let all = ok(&node, &["logs", "talk-node"]);
+    assert!(all.ends_with("over\n"));
+    assert_eq!(numbers(&all), kept, "all that is kept");
+    let here = numbers(&std::fs::read_to_string(dir.join(now)).expect("read")).len();
+    for count in [here / 2, here + 1, here + 2, kept.len() - 1, kept.len() + 50] {
+        // The last line is no number.
+        let tail = ok(&node, &["logs", "--tail", &(count + 1).to_string(), "talk-node"]);
+        assert_eq!(numbers(&tail), kept[kept.len().saturating_sub(count)..], "{count} lines");
+    }
+    let stamped = ok(&node, &["logs", "-t", "talk-node"]);
+    let (half, _) =
+        stamped.lines().nth(kept.len() / 2).and_then(|line| line.split_once(' ')).expect("a time");
+    let since = ok(&node, &["logs", "--since-time", half, "talk-node"]);
+    assert_eq!(numbers(&since), kept[kept.len() / 2..]);
+    assert_eq!(ok(&node, &["logs", "--since", "0.001s", "talk-node"]), "");
+    assert_eq!(numbers(&ok(&node, &["logs", "--since", "1h", "talk-node"])), kept);
 
     pod.kill("c").await.expect("end it");
     let (code, out, err) = told(in_time(follower).await);

@@ -8,6 +8,7 @@ pub mod error;
 pub mod id;
 pub mod image;
 pub mod labels;
+pub mod resolver;
 pub mod resources;
 pub mod sandbox;
 pub mod security;

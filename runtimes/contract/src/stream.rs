@@ -44,7 +44,8 @@ pub struct ExecStreams {
     pub stdout: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     /// Gets its standard error.
     pub stderr: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Sizes of the terminal, as they change.
+    /// Sizes of the terminal, as they change. One that is there already is the command's from its beginning, where the runtime
+    /// can do that.
     pub resize: Option<mpsc::Receiver<TerminalSize>>,
 }
 

@@ -147,8 +147,6 @@ fn a_pod_is_attached_reached_checked_and_detached() {
         let from_pod = namespace::enter_net(&other.netns, || ask(ips[0], 8080)).unwrap();
         assert_eq!(from_pod.unwrap(), "hello from web", "pod to pod");
         assert_eq!(node.network.attached().await.unwrap(), ["client-sandbox", "web-sandbox"]);
-        // Of the pod without host ports: many portmap versions look for the rules of both IP families in any case
-        // (containernetworking/plugins#819).
         let start = Instant::now();
         assert_eq!(node.network.check(&other.sandbox).await.unwrap(), Check::Passed);
         println!("check: {:?}", start.elapsed());
@@ -274,6 +272,34 @@ fn check_notices_a_lost_interface() {
         namespace::enter_net(&pod.netns, || output("ip link del eth0")).unwrap();
         let error = node.network.check(&pod.sandbox).await.unwrap_err();
         assert!(error.to_string().contains("bridge, CHECK of sandbox check-sandbox"), "{error}");
+        node.network.del(&pod.sandbox).await.unwrap();
+        assert!(node.reserved().is_empty());
+    });
+}
+
+/// Many portmap versions look for the rules of both IP families in any case (containernetworking/plugins#819).
+#[test]
+fn check_of_host_ports_fails_only_when_their_rules_are_gone() {
+    on_node("1.0.0", &[V4], async |node| {
+        let mut pod = node.pod("ports");
+        pod.ports = vec![PortMapping {
+            host_port: 9081,
+            container_port: 8080,
+            protocol: Protocol::Tcp,
+            host_ip: None,
+        }];
+        node.network.add(&pod).await.unwrap();
+        assert_eq!(node.network.check(&pod.sandbox).await.unwrap(), Check::Passed);
+        let rules = output("iptables-save");
+        let chain = rules
+            .lines()
+            .find_map(|line| line.strip_prefix(":")?.split(' ').next().filter(|c| c.starts_with("CNI-DN-")));
+        let chain = chain.expect("a chain of the pod's own").to_owned();
+        for args in ["-F CNI-HOSTPORT-DNAT", &format!("-F {chain}"), &format!("-X {chain}")] {
+            output(&format!("iptables -t nat {args}"));
+        }
+        let error = node.network.check(&pod.sandbox).await.unwrap_err();
+        assert!(error.to_string().contains(&chain), "{error}");
         node.network.del(&pod.sandbox).await.unwrap();
         assert!(node.reserved().is_empty());
     });

@@ -369,6 +369,12 @@ async fn on_a_full_disk_an_agent_begins_sees_stops_and_removes() {
     w.ours.remove_sandbox(&pod.id).await.expect("remove_sandbox");
     let (sandboxes, containers) = pod.left(&w).await;
     assert!(sandboxes.is_empty() && containers.is_empty());
+    // What the records took is free again, and is used up.
+    assert!((3000..6000).any(full), "the disk becomes full");
+    let image = podstead_runtime::ImageSpec { image: direct_world::BUSYBOX.into(), ..Default::default() };
+    w.ours.remove_image(&image).await.expect("remove_image");
+    assert!(w.ours.images().await.expect("list").is_empty());
+    assert!(!full(6000), "its layers made room");
     drop(w);
     unmount(&small, UnmountFlags::DETACH).expect("unmount");
 }

@@ -63,7 +63,7 @@ pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<ExitCode> 
         room: None,
     };
     let facts = Arc::new(NodeFacts { root_dir: flags.root_dir.clone(), ..NodeFacts::default() });
-    let runtime = Backend::open(flags).await?;
+    let runtime = Backend::look(flags).await?;
     let observed = observe::observe(&runtime, &facts, &table, &Verdicts::default()).await?;
     let all = outlook::outlook(&table, &observed, Time::now());
     match args.output {

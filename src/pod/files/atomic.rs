@@ -9,7 +9,6 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use super::ownership::{self, Access};
-use super::tree;
 use crate::pod::volumes::Payload;
 
 const DATA: &str = "..data";
@@ -143,7 +142,7 @@ fn tidy(dir: &Path, tops: &BTreeSet<&str>) -> io::Result<bool> {
         }
         changed = true;
         if entry.file_type()?.is_dir() {
-            tree::remove(&entry.path())?;
+            podstead_trees::remove(&entry.path())?;
         } else {
             fs::remove_file(entry.path())?;
         }

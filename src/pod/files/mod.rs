@@ -13,7 +13,6 @@ mod ownership;
 mod remains;
 mod removal;
 mod subpath;
-mod tree;
 mod volumes;
 
 use std::fs::{DirBuilder, Permissions};

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::remains::REMAINS;
-use super::{FilesError, failed, make_dir, mountinfo, subpath, tree};
+use super::{FilesError, failed, make_dir, mountinfo, subpath};
 use crate::pod::volumes::{EMPTY_DIR, SUB_PATHS, VOLUMES};
 use crate::pod::{NodeFacts, identity};
 
@@ -47,7 +47,7 @@ fn empty(uid: &PodUid, dir: &Path) -> Result<(), FilesError> {
         let entry = entry.map_err(failed(uid, "list", dir))?;
         let path = entry.path();
         if entry.file_type().map_err(failed(uid, "look at", &path))?.is_dir() {
-            tree::remove(&path).map_err(failed(uid, "remove", &path))?;
+            podstead_trees::remove(&path).map_err(failed(uid, "remove", &path))?;
         } else if entry.file_name() != REMAINS {
             fs::remove_file(&path).map_err(failed(uid, "remove", &path))?;
         }

@@ -56,7 +56,7 @@ impl Inner {
             return Err(Error::State { doing: doing.to_owned(), cause: "the sandbox is stopped".into() });
         }
         let wanted = if spec.image_id.is_empty() { &spec.image.image } else { &spec.image_id };
-        let image = self.images.get(wanted).await;
+        let image = self.store(doing)?.get(wanted).await;
         let image = image.map_err(|error| no_image(doing, &spec.image.image, &error))?;
         let mounted = self.mounted_images(doing, &spec).await?;
         let id = new_id().map_err(|e| Error::failed(doing, e))?;
@@ -76,7 +76,7 @@ impl Inner {
     async fn mounted_images(&self, doing: &str, spec: &ContainerSpec) -> Result<Vec<Image>> {
         let mut all = Vec::new();
         for volume in spec.mounts.iter().filter_map(|m| m.image.as_ref()) {
-            let found = self.images.get(&volume.image.image).await;
+            let found = self.store(doing)?.get(&volume.image.image).await;
             all.push(found.map_err(|error| no_image(doing, &volume.image.image, &error))?);
         }
         Ok(all)
@@ -99,7 +99,7 @@ impl Inner {
                 inner.prepare(&said, &id, &pod, &spec, (&image, &mounted))?;
                 // Now that it is written down who uses the images: until now they could be removed.
                 for image in std::iter::once(&image).chain(&mounted) {
-                    let held = inner.images.hold(&image.id);
+                    let held = inner.store(&said)?.hold(&image.id);
                     held.map_err(|error| no_image(&said, &spec.image.image, &error))?;
                 }
                 inner.still_takes(&said, &pod.id)

@@ -10,10 +10,16 @@ use podstead_runtime::{Auth, Error, Image, ImageFs, ImageSpec, PullProgress, Res
 use super::Inner;
 use super::errors::{blocking, image as failed};
 use crate::image::{
-    self, Credentials, ErrorKind, Imported, Phase, PullOptions, Reference, Removed, Reporter,
+    self, Credentials, ErrorKind, Imported, Phase, PullOptions, Reference, Removed, Reporter, Store,
 };
 
 impl Inner {
+    /// The store, which must be there.
+    pub(super) fn store(&self, doing: &str) -> Result<&Store> {
+        let cause = || format!("there is no image store at {}", self.layout.images().display());
+        self.images.as_ref().ok_or_else(|| Error::State { doing: doing.to_owned(), cause: cause() })
+    }
+
     pub(super) async fn pull_image(
         &self,
         spec: &ImageSpec,
@@ -41,7 +47,7 @@ impl Inner {
             progress: reporter(progress),
             ..PullOptions::default()
         };
-        Ok(self.images.pull(&reference, &options).await.map_err(|e| failed(&doing, &e))?.id)
+        Ok(self.store(&doing)?.pull(&reference, &options).await.map_err(|e| failed(&doing, &e))?.id)
     }
 
     pub(super) async fn import_image(
@@ -52,14 +58,15 @@ impl Inner {
     ) -> Result<Vec<String>> {
         let doing = format!("import {}", path.display());
         let name = name.map(Reference::parse).transpose().map_err(|e| failed(&doing, &e))?;
-        let imported = self.images.import(path, name.as_ref(), &reporter(progress)).await;
+        let imported = self.store(&doing)?.import(path, name.as_ref(), &reporter(progress)).await;
         let imported = imported.map_err(|e| failed(&doing, &e))?;
         let names = |one: Imported| if one.names.is_empty() { vec![one.image.id] } else { one.names };
         Ok(imported.into_iter().flat_map(names).collect())
     }
 
     pub(super) async fn find_image(&self, spec: &ImageSpec) -> Result<Option<Image>> {
-        match self.images.get(&spec.image).await {
+        let Some(store) = &self.images else { return Ok(None) };
+        match store.get(&spec.image).await {
             Ok(image) => Ok(Some(told(image))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(format!("look for image {}", spec.image), &error)),
@@ -67,14 +74,16 @@ impl Inner {
     }
 
     pub(super) async fn list_images(&self) -> Result<Vec<Image>> {
-        let all = self.images.list().await.map_err(|e| failed("list images", &e))?;
+        let Some(store) = &self.images else { return Ok(Vec::new()) };
+        let all = store.list().await.map_err(|e| failed("list images", &e))?;
         Ok(all.into_iter().map(told).collect())
     }
 
     pub(super) async fn remove_image(this: &Arc<Self>, spec: &ImageSpec) -> Result<()> {
         let doing = format!("remove image {}", spec.image);
         let inner = Arc::clone(this);
-        match this.images.remove_unless(&spec.image, move || inner.images_in_use()).await {
+        let Some(store) = &this.images else { return Ok(()) };
+        match store.remove_unless(&spec.image, move || inner.images_in_use()).await {
             Ok(Removed::Untagged { id }) => tracing::info!(image = spec.image, id, "name removed"),
             Ok(Removed::Deleted { id, freed }) => {
                 tracing::info!(image = spec.image, id, freed, "image removed");
@@ -98,9 +107,11 @@ impl Inner {
     }
 
     pub(super) async fn image_fs(&self) -> Result<Vec<ImageFs>> {
-        let usage = self.images.fs_usage().await.map_err(|e| failed("measure the image store", &e))?;
+        let doing = "measure the image store";
+        let store = self.store(doing)?;
+        let usage = store.fs_usage().await.map_err(|e| failed(doing, &e))?;
         let path = blocking("find the image store", {
-            let root = self.images.root().to_owned();
+            let root = store.root().to_owned();
             move || root.canonicalize()
         })
         .await?;

@@ -28,7 +28,17 @@ impl Layout {
             self.state.join("containers"),
             self.hints(),
         ];
-        all.iter().try_for_each(|dir| make_dir(dir))
+        let named = |dir: &PathBuf, error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot make {}: {error}", dir.display()))
+        };
+        all.iter().try_for_each(|dir| make_dir(dir).map_err(|error| named(dir, error)))
+    }
+
+    /// Whether nobody has ever kept anything here. A directory that cannot be looked at is not that.
+    pub(crate) fn is_absent(&self) -> bool {
+        let gone =
+            |path: &Path| std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        gone(&self.root)
     }
 
     pub(crate) fn images(&self) -> PathBuf {

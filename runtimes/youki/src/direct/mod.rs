@@ -57,6 +57,9 @@ pub struct DirectOptions {
     pub owner: String,
     /// Registries (`host` or `host:port`) that are spoken to in plain http.
     pub insecure_registries: Vec<String>,
+    /// Whether directories that are missing are made. Without it a runtime that is not there is seen as an empty one, and
+    /// nothing can be made in it.
+    pub make: bool,
     /// The binary that becomes a shim: one whose `main` begins with [`crate::shim::dispatch`].
     pub shim_exe: PathBuf,
 }
@@ -65,7 +68,8 @@ pub struct DirectOptions {
 pub(crate) struct Inner {
     pub options: DirectOptions,
     pub layout: Layout,
-    pub images: Store,
+    /// `None` where there is no store and none is made.
+    pub images: Option<Store>,
     pub network: Network,
     pub launcher: Launcher,
     pub node: NodeFacts,
@@ -81,10 +85,16 @@ impl Direct {
     /// Opens the runtime's directories, or makes them. Nothing is started.
     pub async fn open(options: DirectOptions) -> Result<Self> {
         let layout = Layout::new(&options.root, &options.state_dir);
-        let made = layout.clone();
-        errors::blocking("open the runtime's directories", move || made.make()).await?;
-        let images =
-            Store::open(&layout.images()).await.map_err(|e| errors::image("open the image store", &e))?;
+        let (looked, make) = (layout.clone(), options.make);
+        let absent = errors::blocking("open the runtime's directories", move || {
+            if make { looked.make().map(|()| false) } else { Ok(looked.is_absent()) }
+        });
+        let images = if absent.await? {
+            None
+        } else {
+            let store = Store::open(&layout.images()).await;
+            Some(store.map_err(|e| errors::image("open the image store", &e))?)
+        };
         let network = Network::new(Settings {
             conf_dir: options.cni_conf_dir.clone(),
             bin_dirs: options.cni_bin_dirs.clone(),

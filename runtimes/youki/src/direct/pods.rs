@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use podstead_runtime::resolver::{BEHIND_THE_STUB, is_out_of_reach};
 use podstead_runtime::security::UserNamespace;
 use podstead_runtime::{DnsConfig, NamespaceMode, SandboxSpec};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -194,8 +194,7 @@ fn write_files(dir: &Path, spec: &SandboxSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// The node's own settings. A resolver that listens on the node's loopback is out of reach of a pod with a network of
-/// its own; systemd-resolved keeps the servers that it asks itself in another file.
+/// The node's own settings; for a pod with a network of its own those that it can reach.
 fn node_resolv_conf(host_network: bool, read: impl Fn(&str) -> Option<String>) -> String {
     let node = read("/etc/resolv.conf").unwrap_or_default();
     let servers = |text: &str| -> Vec<String> {
@@ -206,15 +205,11 @@ fn node_resolv_conf(host_network: bool, read: impl Fn(&str) -> Option<String>) -
             })
             .collect()
     };
-    let out_of_reach = |text: &str| {
-        let is_loopback = |server: &String| server.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        servers(text).iter().all(is_loopback)
-    };
-    // Without any server a resolver asks the loopback, too, but nobody wanted that.
-    if host_network || servers(&node).is_empty() || !out_of_reach(&node) {
+    if host_network || !is_out_of_reach(&servers(&node)) {
         return node;
     }
-    read("/run/systemd/resolve/resolv.conf").filter(|text| !out_of_reach(text)).unwrap_or(node)
+    let usable = |text: &String| !servers(text).is_empty() && !is_out_of_reach(&servers(text));
+    read(BEHIND_THE_STUB).filter(usable).unwrap_or(node)
 }
 
 fn resolv_conf(dns: &DnsConfig) -> String {

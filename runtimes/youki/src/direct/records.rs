@@ -126,6 +126,9 @@ impl Inner {
     /// All sandboxes, also half-made ones and others'.
     pub(crate) fn sandboxes(&self) -> io::Result<Vec<(SandboxRecord, bool)>> {
         let mut all = Vec::new();
+        if self.images.is_none() {
+            return Ok(all);
+        }
         for id in ids(&self.layout.sandboxes())? {
             all.extend(self.sandbox(&id)?);
         }
@@ -154,6 +157,9 @@ impl Inner {
     /// All containers that were made, also others'.
     pub(crate) fn containers(&self) -> io::Result<Vec<Arc<ContainerRecord>>> {
         let mut all = Vec::new();
+        if self.images.is_none() {
+            return Ok(all);
+        }
         for id in ids(&self.layout.containers())? {
             all.extend(self.container(&id)?);
         }

@@ -1,14 +1,12 @@
-//! Directory trees that a container filled: counts and removes them. They may be deeper than any path is long and hold
-//! links to anywhere, and a live container changes them meanwhile: nothing here recurses, follows a link, or leaves the
-//! tree. Blocking.
+//! Directory trees that a container filled: counts them, and has them removed. They may be deeper than any path is long and
+//! hold links to anywhere, and a live container changes them meanwhile: nothing here recurses, follows a link, or leaves
+//! the tree. Blocking.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, statat, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -42,100 +40,17 @@ pub(super) fn usage(dir: &Path) -> (u64, u64) {
     (bytes, inodes)
 }
 
-/// Removes a directory with all below it. Absent is a success; another process may be doing the same.
+/// Removes a directory with all below it; a file or a link itself, too. Absent is a success; another process may be doing
+/// the same.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    let mut tries = 0;
-    loop {
-        match remove_once(dir) {
-            Err(error)
-                if tries < 1000
-                    && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) =>
-            {
-                tries += 1;
-            }
-            outcome => return outcome,
-        }
+    match std::fs::symlink_metadata(dir) {
+        Ok(found) if !found.is_dir() => std::fs::remove_file(dir),
+        _ => podstead_trees::remove(dir),
     }
-}
-
-fn remove_once(dir: &Path) -> io::Result<()> {
-    let top = match openat(CWD, dir, DIRECTORY, Mode::empty()) {
-        Ok(top) => top,
-        Err(Errno::NOENT) => return Ok(()),
-        // A file or a link itself.
-        Err(Errno::NOTDIR | Errno::LOOP) => return std::fs::remove_file(dir),
-        Err(errno) => return Err(errno.into()),
-    };
-    // Every directory is first moved to the top: so each is reached by one step, however deep it was.
-    let mut moved = 0_u64;
-    while let Some(name) = one_directory(&top)? {
-        let below = openat(&top, &*name, DIRECTORY, Mode::empty())?;
-        empty(&below, Some((&top, &mut moved)))?;
-        unlinkat(&top, &*name, AtFlags::REMOVEDIR)?;
-    }
-    empty(&top, None)?;
-    std::fs::remove_dir(dir)
 }
 
 fn is_self(name: &[u8]) -> bool {
     matches!(name, b"." | b"..")
-}
-
-fn is_dir(dir: &OwnedFd, entry: &rustix::fs::DirEntry) -> io::Result<bool> {
-    Ok(match entry.file_type() {
-        FileType::Unknown => {
-            FileType::from_raw_mode(statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
-                .is_dir()
-        }
-        known => known.is_dir(),
-    })
-}
-
-fn one_directory(dir: &OwnedFd) -> io::Result<Option<std::ffi::CString>> {
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        if !is_self(entry.file_name().to_bytes()) && is_dir(dir, &entry)? {
-            return Ok(Some(entry.file_name().to_owned()));
-        }
-    }
-    Ok(None)
-}
-
-/// Removes a directory's files and moves its directories to the top, if there is one, under new names.
-fn empty(dir: &OwnedFd, mut top: Option<(&OwnedFd, &mut u64)>) -> io::Result<()> {
-    // Entries that go while a directory is read may hide others: read again until there is nothing.
-    loop {
-        let mut found = false;
-        for entry in Dir::read_from(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if is_self(name.to_bytes()) {
-                continue;
-            }
-            if !is_dir(dir, &entry)? {
-                found = true;
-                unlinkat(dir, name, AtFlags::empty())?;
-            } else if let Some((top, moved)) = &mut top {
-                found = true;
-                hoist(dir, name, top, moved)?;
-            }
-        }
-        if !found {
-            return Ok(());
-        }
-    }
-}
-
-fn hoist(dir: &OwnedFd, name: &std::ffi::CStr, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
-    loop {
-        *moved += 1;
-        let new = format!(".removed-{moved}");
-        match statat(top.as_fd(), &*new, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(renameat(dir, name, top, new)?),
-            Ok(_) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -79,7 +79,16 @@ impl Index {
         let path = disk.index_path();
         let after = serde_json::to_vec(&index).map_err(|e| Error::io("encoding", &path, e))?;
         if before.as_ref() != Some(&after) {
-            disk.replace(&path, &after)?;
+            match disk.replace(&path, &after) {
+                // One that became smaller: an image goes, which makes room.
+                Err(Error::NoSpace { .. }) if before.is_some_and(|before| after.len() < before.len()) => {
+                    disk.replace_by_spare(&path, &after)?;
+                }
+                replaced => {
+                    replaced?;
+                    disk.keep_spare(after.len());
+                }
+            }
         }
         Ok(result)
     }

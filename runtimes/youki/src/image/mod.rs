@@ -21,6 +21,7 @@ mod progress;
 mod pull;
 mod reference;
 mod registry;
+mod spare;
 mod store;
 mod tarstream;
 mod unpack;

@@ -54,10 +54,12 @@ impl Launcher {
         run_dir: &Path,
         command: &[String],
         tty: bool,
-        streams: Streams,
+        mut streams: Streams,
     ) -> Result<i32> {
-        let request =
-            ExecRequest { id: id.to_owned(), run: run_dir.to_owned(), command: command.to_vec(), tty };
+        let size = streams.resize.as_mut().and_then(|sizes| sizes.try_recv().ok());
+        let size = size.map(|size| (size.height, size.width));
+        let (id, run, command) = (id.to_owned(), run_dir.to_owned(), command.to_vec());
+        let request = ExecRequest { id, run, command, tty, size };
         // Dropping the child only means that nobody waits for it: the closed socket ends it, tokio reaps it.
         let (_child, socket) = self.joiner().await?;
         if tty {

@@ -167,7 +167,7 @@ fn start(
     let lent = seccomp.is_some() && lend(&mut process);
     let (become_user, owner) = user_inside(&request.run, &mut process)?;
     let become_user = become_user.map(Arc::new);
-    let program = Program { seccomp, lent, become_user };
+    let program = Program { seccomp, lent, become_user, size: request.size.filter(|_| request.tty) };
     let file = files.process();
     write_json(&file, &process).doing(|| format!("write {}", file.display()))?;
     let failed = |error: libcontainer::error::LibcontainerError| Error::Container {

@@ -1,5 +1,5 @@
 //! What libcontainer leaves out at the last moment before the container's program: an honest check of the program, the
-//! SELinux label, and seccomp for exec. Runs inside the container, in the process that becomes the program.
+//! SELinux label, the terminal's size and seccomp for exec. Runs inside the container, in the process that becomes the program.
 
 use std::ffi::CString;
 use std::io::{self, Write as _};
@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Uid, setgroups};
 use oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
 use rustix::fs::{Access, access};
+use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::signals;
@@ -32,6 +33,8 @@ pub(crate) struct Program {
     pub seccomp: Option<LinuxSeccomp>,
     /// Capabilities that were lent for loading it and are given back.
     pub lent: bool,
+    /// Rows and columns of the terminal: a program that asks at once must not be told none.
+    pub size: Option<(u16, u16)>,
     /// Who a program becomes that is executed beside one in a user namespace: libcontainer joins all namespaces but that.
     pub become_user: Option<Arc<Become>>,
 }
@@ -58,6 +61,10 @@ impl Executor for Program {
         if let Some(label) = process.selinux_label().as_ref().filter(|l| !l.is_empty()) {
             set_label(Path::new(NEXT_LABEL), label)
                 .map_err(|e| failed(&format!("set the SELinux label {label}"), &e))?;
+        }
+        if let Some((ws_row, ws_col)) = self.size {
+            let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(rustix::stdio::stdin(), size).map_err(|e| failed("set the terminal's size", &e))?;
         }
         if let Some(user) = &self.become_user {
             become_user(user).map_err(|e| failed("become the container's user", &e))?;

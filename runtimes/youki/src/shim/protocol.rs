@@ -156,6 +156,9 @@ pub struct ExecRequest {
     pub command: Vec<String>,
     /// Whether it gets a terminal.
     pub tty: bool,
+    /// The terminal's rows and columns, if they are known before the command begins.
+    #[serde(default)]
+    pub size: Option<(u16, u16)>,
 }
 
 /// What that process tells, one line each.

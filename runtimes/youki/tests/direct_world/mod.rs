@@ -33,6 +33,7 @@ pub fn cgroup() -> String {
 /// Options of a runtime here, with a mark.
 pub fn options(owner: &str) -> DirectOptions {
     DirectOptions {
+        make: true,
         root: directory().join("root"),
         state_dir: directory().join("state"),
         cni_conf_dir: directory().join("net.d"),

@@ -1,27 +1,51 @@
-//! Removing a directory with all that is in it, as deep as it may be. No link is followed, and what is mounted in it is
-//! neither entered nor removed.
+//! Removing a directory with all that is in it, which a pod may have filled: as deep as no path is long, with links to
+//! anywhere, and while somebody else writes or removes there. Nothing here recurses, follows a link, or enters what is
+//! mounted. Blocking.
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
-use super::below;
+/// The kernel asks to try again when it could not prove that a rename meanwhile left the path inside.
+const TRIES: u32 = 32;
+/// How often it is begun anew when somebody else removes, or adds, at the same time.
+const ROUNDS: u32 = 1000;
 
-/// Removes it; one that is gone is a success, and so is one that somebody else removes at the same time.
-pub(super) fn remove(dir: &Path) -> io::Result<()> {
+/// Removes it. One that is gone is a success, and so is one that somebody else removes at the same time. A link or a file
+/// is no directory, and an error.
+pub fn remove(dir: &Path) -> io::Result<()> {
+    let mut rounds = 0;
+    loop {
+        match remove_once(dir) {
+            Err(error)
+                if rounds < ROUNDS
+                    && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) =>
+            {
+                rounds += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn remove_once(dir: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let parent = match below::root(parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = match rustix::fs::openat(CWD, parent, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
         opened => opened?,
     };
-    let top = match below::subdir(&parent, name) {
+    let top = match subdir(&parent, Path::new(name)) {
         Err(Errno::NOENT) => return Ok(()),
         opened => opened?,
     };
@@ -29,7 +53,7 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
     // descriptor is needed for what lies between.
     let mut moved = 0_u64;
     while let Some(name) = one_directory(&top)? {
-        let below = below::subdir(&top, Path::new(os(&name)))?;
+        let below = subdir(&top, Path::new(os(&name)))?;
         empty(&below, Some((&top, &mut moved)))?;
         unlinkat(&top, &*name, AtFlags::REMOVEDIR)?;
     }
@@ -38,6 +62,19 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
+}
+
+/// A directory's own subdirectory: no link, and no mount.
+fn subdir(dir: impl AsFd, name: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    for _ in 0..TRIES {
+        match openat2(dir.as_fd(), name, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 fn os(name: &CString) -> &std::ffi::OsStr {
@@ -108,11 +145,12 @@ fn hoist(dir: &OwnedFd, name: &std::ffi::CStr, top: &OwnedFd, moved: &mut u64) -
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::os::unix::fs::symlink;
 
-    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    use rustix::fs::{mkdirat, openat};
 
-    use super::super::tests::is_root;
     use super::*;
 
     #[test]
@@ -127,14 +165,20 @@ mod tests {
             at = openat(&at, "d", flags, Mode::empty()).unwrap();
             openat(&at, ".removed-1", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
         }
-        remove(&dir).unwrap();
+        std::thread::scope(|scope| {
+            let removals = [0, 1].map(|_| scope.spawn(|| remove(&dir)));
+            for removal in removals {
+                removal.join().unwrap().unwrap();
+            }
+        });
         assert!(!dir.exists());
         remove(&dir).unwrap();
+        remove(&dir.join("below")).unwrap();
     }
 
     #[test]
     fn what_is_mounted_in_it_is_not_entered() {
-        if !is_root() {
+        if !rustix::process::geteuid().is_root() {
             return;
         }
         let temp = tempfile::tempdir().unwrap();
