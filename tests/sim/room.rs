@@ -114,7 +114,7 @@ impl Rooms {
                 continue;
             };
             let others: Vec<Claim> = staying().map(|(_, claim)| claim.clone()).collect();
-            let spared = [others.as_slice(), &[victim.claim.clone()]].concat();
+            let spared = [others.as_slice(), std::slice::from_ref(&victim.claim)].concat();
             if fits(&spared, &critical.claim) {
                 return Err(format!("{uid} is preempted for nothing: {room:?} beside {spared:?}"));
             }
