@@ -206,6 +206,7 @@ async fn drive<R: Runtime>(
             strict_groups: first.strict_groups,
             masked_paths: facts::thermal_throttles(),
         },
+        resources: facts::resources(&config.limits),
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());

@@ -23,13 +23,25 @@ pub fn of(status: &PodStatus, sidecars: impl Fn(&str) -> bool) -> Vec<PodConditi
         condition("Initialized", status.initialized, "ContainersNotInitialized", text)
     };
     let containers_ready = PodCondition { type_: "ContainersReady".to_owned(), ..ready.clone() };
-    vec![
+    let mut all = vec![
         condition("PodReadyToStartContainers", status.sandbox_ready, "", String::new()),
         initialized,
         ready,
         containers_ready,
         condition("PodScheduled", true, "", String::new()),
-    ]
+    ];
+    all.extend(status.resizing.as_deref().map(resizing));
+    all
+}
+
+/// A pod on its way to other sizes; of this condition reason and message say what is wrong while it holds.
+fn resizing(error: &str) -> PodCondition {
+    let told = |text: &str| Some(text.to_owned()).filter(|_| !error.is_empty());
+    PodCondition {
+        reason: told("Error"),
+        message: told(error),
+        ..condition("PodResizeInProgress", true, "", String::new())
+    }
 }
 
 /// Reason and message belong to a condition that does not hold.
@@ -65,6 +77,16 @@ mod tests {
 
     fn at(second: i64) -> ApiTime {
         ApiTime(Timestamp::from_second(second).unwrap())
+    }
+
+    #[test]
+    fn a_resize_under_way_is_a_condition_with_its_error() {
+        let of = |error: &str| {
+            let c = resizing(error);
+            (c.status, c.reason.unwrap_or_default(), c.message.unwrap_or_default())
+        };
+        assert_eq!(of(""), ("True".into(), String::new(), String::new()));
+        assert_eq!(of("no room"), ("True".into(), "Error".into(), "no room".into()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod dns;
 mod images;
+mod limits;
 mod logs;
 
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use crate::pod::sysctl::{Allowed, BadPattern};
 
 pub use dns::DnsFlags;
 pub use images::ImageFlags;
+pub use limits::{LimitFlags, Limits};
 pub use logs::LogFlags;
 
 /// Where CRI-O listens.
@@ -137,6 +139,9 @@ pub struct RunFlags {
     /// Logs.
     #[command(flatten)]
     pub logs: LogFlags,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitFlags,
 }
 
 /// The checked configuration of the agent.
@@ -174,6 +179,8 @@ pub struct Config {
     pub image_gc: ImagePolicy,
     /// When logs are rotated; `None` for never.
     pub log_rotation: Option<LogPolicy>,
+    /// What pods may use at most.
+    pub limits: Limits,
 }
 
 /// A flag's value cannot be used.
@@ -213,6 +220,9 @@ pub enum ConfigError {
     /// Flags about logs are out of range.
     #[error("{0}")]
     Logs(String),
+    /// The limit of a pod's processes is none.
+    #[error("--pod-max-pids {0}: a number of processes, or -1 for any number")]
+    PodMaxPids(i64),
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
@@ -250,6 +260,7 @@ impl Config {
             images: run.images.settings(&runtime.root_dir)?,
             image_gc: run.images.policy()?,
             log_rotation: run.logs.policy()?,
+            limits: run.limits.limits()?,
         })
     }
 }

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
 use sha2::{Digest, Sha256};
 
 use crate::manifest::canonical_container;
 use crate::plan;
 use crate::pod::container::{is_sidecar, with_tag};
-use crate::pod::identity;
+use crate::pod::{identity, resources};
 
 /// As much of a pod as the decision needs.
 pub fn planned(pod: &Pod) -> plan::Pod {
+    let none = PodSpec::default();
+    let whole = pod.spec.as_ref().unwrap_or(&none);
     let spec = pod.spec.as_ref();
     let seconds = spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
     let init = spec.iter().flat_map(|s| s.init_containers.iter().flatten());
@@ -21,8 +23,10 @@ pub fn planned(pod: &Pod) -> plan::Pod {
         restart_policy: spec.and_then(|s| policy(s.restart_policy.as_deref()?)).unwrap_or_default(),
         grace: whole_seconds(seconds),
         deadline: spec.and_then(|s| s.active_deadline_seconds).map(whole_seconds),
-        init: init.map(init_container).collect(),
-        containers: spec.iter().flat_map(|s| &s.containers).map(container).collect(),
+        size: resources::pod_size(whole),
+        class: resources::qos_class(whole).as_str().to_owned(),
+        init: init.map(|c| init_container(whole, c)).collect(),
+        containers: whole.containers.iter().map(|c| container(whole, c)).collect(),
     }
 }
 
@@ -39,12 +43,16 @@ fn policy(text: &str) -> Option<plan::RestartPolicy> {
     }
 }
 
-fn init_container(one: &Container) -> plan::ContainerPlan {
+fn init_container(spec: &PodSpec, one: &Container) -> plan::ContainerPlan {
     let role = if is_sidecar(one) { plan::Role::Sidecar } else { plan::Role::Init };
-    plan::ContainerPlan { role, ..container(one) }
+    plan::ContainerPlan { role, ..container(spec, one) }
 }
 
-fn container(container: &Container) -> plan::ContainerPlan {
+fn container(spec: &PodSpec, container: &Container) -> plan::ContainerPlan {
+    let restarts = |name: &str| {
+        let policies = container.resize_policy.iter().flatten();
+        policies.into_iter().any(|p| p.resource_name == name && p.restart_policy == "RestartContainer")
+    };
     let rules = container.restart_policy_rules.iter().flatten().filter_map(|rule| {
         let codes = rule.exit_codes.as_ref()?;
         let values = codes.values.clone().unwrap_or_default();
@@ -55,6 +63,10 @@ fn container(container: &Container) -> plan::ContainerPlan {
         name: container.name.clone(),
         image: with_tag(container.image.as_deref().unwrap_or_default()),
         hash: hash(container),
+        frame: hash(&frame(container)),
+        size: resources::size(spec, container),
+        restarts_for_cpu: restarts("cpu"),
+        restarts_for_memory: restarts("memory"),
         role: plan::Role::Regular,
         restart_policy: container.restart_policy.as_deref().and_then(policy),
         restart_rules: rules.collect(),
@@ -73,6 +85,17 @@ fn container(container: &Container) -> plan::ContainerPlan {
 /// looks at name and image only. Of the same canonical form as the uid, so that another spelling restarts nothing.
 fn hash(container: &Container) -> String {
     hex::encode(&Sha256::digest(canonical_container(container))[..4])
+}
+
+/// A container without what can be changed while it runs.
+fn frame(container: &Container) -> Container {
+    let mut frame = container.clone();
+    frame.resize_policy = None;
+    let tables = frame.resources.iter_mut().flat_map(|r| [&mut r.limits, &mut r.requests]);
+    for table in tables.flatten() {
+        table.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+    }
+    frame
 }
 
 #[cfg(test)]

@@ -130,6 +130,7 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
         report.add("spec.containers", "a pod needs at least one container");
     }
     admit_life::pod(spec, report);
+    parts::pod(spec, report);
     let mut names = HashMap::new();
     let mut host_ports = HashMap::new();
     for (init, field, one) in containers(spec) {
@@ -174,7 +175,7 @@ fn container(spec: &PodSpec, container: &Container, field: &str, report: &mut Re
         report.add(&format!("{field}.envFrom"), "names no source");
     }
     admit_probes::probes(container, field, report);
-    parts::resources(container.resources.as_ref(), &format!("{field}.resources"), report);
+    parts::container(spec, container, field, report);
 }
 
 /// Host address, protocol and host port, and the field that took it first.

@@ -14,6 +14,7 @@ mod admit_volumes;
 mod check;
 mod claims;
 mod default_probes;
+mod default_resources;
 mod defaults;
 mod desired;
 mod events;

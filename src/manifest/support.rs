@@ -31,7 +31,6 @@ use Support::{Dropped, MayNotReference, Never, NoEffect, NotYet, NotYetUnless, P
 
 const SCHEDULING: &str = "scheduling is over: a static pod's node is given";
 const SERVER: &str = "set by an API server";
-const EMPTY: &[&str] = &["{}"];
 
 /// Field path (`[]` after lists) and what happens to it; in the order of the documentation.
 /// A row that is neither `Supported` nor `Parts` covers everything below it.
@@ -242,10 +241,9 @@ pub const TABLE: &[(&str, Support)] = &[
         Never("hooks over TCP were never carried out; say exec, httpGet or sleep"),
     ),
     ("spec.containers[].lifecycle.stopSignal", Supported),
-    (
-        "spec.containers[].resizePolicy",
-        NoEffect("a changed manifest replaces the pod, nothing is resized in place"),
-    ),
+    ("spec.containers[].resizePolicy", Supported),
+    ("spec.containers[].resizePolicy[].resourceName", Supported),
+    ("spec.containers[].resizePolicy[].restartPolicy", Supported),
     ("spec.containers[].restartPolicy", Supported),
     ("spec.containers[].restartPolicyRules", Supported),
     ("spec.containers[].restartPolicyRules[].action", Supported),
@@ -375,7 +373,10 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.priorityClassName", NoEffect("kept; only `system-node-critical` is known without an API server")),
     ("spec.readinessGates", NotYet("readiness gates")),
     ("spec.resourceClaims", MayNotReference("resourceclaims")),
-    ("spec.resources", NotYetUnless(EMPTY, "resources of the pod as a whole")),
+    ("spec.resources", Supported),
+    ("spec.resources.claims", MayNotReference("resourceclaims")),
+    ("spec.resources.limits", Supported),
+    ("spec.resources.requests", Supported),
     ("spec.runtimeClassName", NotYet("runtime classes")),
     ("spec.schedulerName", NoEffect(SCHEDULING)),
     ("spec.schedulingGates", Never("a static pod cannot wait for a scheduler")),

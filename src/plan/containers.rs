@@ -12,6 +12,7 @@ use super::init;
 use super::mutant::{Mutant, planted};
 use super::need::{self, Need, need};
 use super::reason::{Reason, WaitReason};
+use super::size;
 use super::teardown::{self, INIT, SIDECAR};
 use super::types::{ContainerPlan, Pod, Role};
 
@@ -96,7 +97,7 @@ pub(super) fn act(
         Need::New { because: Reason::StartBrokenOff, .. } if start_failed_lately(draft, container, view) => {}
         Need::New { attempt, restart, because } => {
             let next = New { pod, container, sandbox, attempt, restart };
-            make(draft, &next, because);
+            make(draft, &next, view, because);
         }
     }
 }
@@ -130,7 +131,7 @@ struct New<'a> {
     restart: Option<Restart>,
 }
 
-fn make(draft: &mut Draft<'_>, new: &New<'_>, because: Reason) {
+fn make(draft: &mut Draft<'_>, new: &New<'_>, view: &View<'_>, because: Reason) {
     let name = &new.container.name;
     if let Some((until, pause)) = new.restart.and_then(|r| Some((r.not_before?, r.pause))) {
         let until = (!planted(Mutant::NoWakeForBackOff)).then_some(until);
@@ -150,7 +151,7 @@ fn make(draft: &mut Draft<'_>, new: &New<'_>, because: Reason) {
         image_id: image_id.clone().unwrap_or_default(),
         annotations: annotations(new),
     };
-    if draft.failed_lately(&create) || unprepared(draft) {
+    if draft.failed_lately(&create) || unprepared(draft) || size::cramped(draft, new.pod, view) {
         return;
     }
     if image_id.is_some() {
@@ -183,6 +184,10 @@ fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
         (labels::TERMINATION_GRACE.to_owned(), new.pod.grace.as_secs().to_string()),
         (BACKOFF.to_owned(), pause.as_secs().to_string()),
     ]);
+    if !new.container.frame.is_empty() {
+        all.insert(size::FRAME.to_owned(), new.container.frame.clone());
+        all.insert(size::SIZE.to_owned(), new.container.size.to_string());
+    }
     let key = match new.container.role {
         Role::Regular => return all,
         Role::Init => INIT,

@@ -123,7 +123,10 @@ impl Known {
         let there = |id: &str| observed.snapshot.containers.iter().any(|c| c.id.as_str() == id);
         self.failures.retain(|key, _| {
             let of_an_instance =
-                matches!(key.verb, Verb::PostStart | Verb::PreStop | Verb::Stop | Verb::Remove);
+                {
+                use Verb::{PostStart, PreStop, Remove, Stop, Update};
+                matches!(key.verb, PostStart | PreStop | Stop | Remove | Update)
+            };
             uids.contains(&key.uid) && (!of_an_instance || there(&key.target))
         });
         // One that is ready again has its network again.

@@ -16,6 +16,7 @@ pub mod mutant;
 mod need;
 mod reason;
 mod sandbox;
+mod size;
 pub mod status;
 mod teardown;
 mod types;
@@ -28,6 +29,7 @@ pub use action::{Action, FailureKey, Plan, Step, Verb, Wait};
 pub use jobs::{JobId, JobKey, Jobs, Reading, Scope};
 pub use known::{Failure, Known};
 pub use reason::{Reason, WaitReason};
+pub use size::{FRAME, NoSize, SIZE, Size, Sizes};
 pub use teardown::{LEAST_GRACE, written_role};
 pub use types::{ContainerPlan, Desired, Observed, Pod, Probed, Probes, RestartPolicy, RestartRule, Role};
 
@@ -52,6 +54,7 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
             None => Some(Reason::PodGone),
             Some(_) if leaving => Some(Reason::StartsAfresh),
             Some(pod) if holders.get(&pod.identity.full_name()) != Some(&uid) => Some(Reason::NameTaken),
+            Some(pod) if size::another_class(observed, pod) => Some(Reason::ClassChanged),
             Some(_) => None,
         };
         match (out, pod) {
@@ -96,7 +99,10 @@ fn add(plan: &mut Plan, draft: Draft<'_>) {
 /// The next steps of a pod that is wanted and may have its name.
 fn keep(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) {
     match sandbox::decide(pod, view) {
-        Ok(current) => containers::converge(draft, pod, view, current),
+        Ok(current) => {
+            containers::converge(draft, pod, view, current);
+            size::converge(draft, pod, view, current);
+        }
         Err(because) => sandbox::replace(draft, pod, view, because),
     }
     containers::collect(draft, pod, view);

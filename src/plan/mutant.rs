@@ -57,6 +57,13 @@ mutants! {
     HookForgotten
     UnhealthyKept
     DeadlineIgnored
+    ResizeReplaces
+    ResizeForgotten
+    ResizeBelieved
+    ResizePolicyIgnored
+    ResizePodLast
+    ResizePodShrinksFirst
+    ClassChangeIgnored
 }
 
 /// Whether `mutant` is planted now.

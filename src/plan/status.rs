@@ -12,6 +12,7 @@ use super::draft::{self, View};
 use super::init;
 use super::known::{Failure, Known};
 use super::need::restarts;
+use super::size::{self, Size};
 use super::types::{ContainerPlan, Observed, Pod, Role};
 
 /// A pod's phase.
@@ -48,6 +49,8 @@ pub struct PodStatus {
     pub reason: String,
     /// What holds the pod up as a whole; empty for nothing.
     pub message: String,
+    /// While it is resized: what keeps it from its sizes, empty for nothing.
+    pub resizing: Option<String>,
     /// Init containers and sidecars, in the order of the spec.
     pub init: Vec<ContainerStatus>,
     /// Containers, in the order of the spec.
@@ -78,6 +81,9 @@ pub struct ContainerStatus {
     pub image_id: String,
     /// Newest instance; empty when there is none.
     pub id: ContainerId,
+    /// What it may use, where that is not what the manifest says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
 }
 
 /// What a container does.
@@ -132,6 +138,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
     let containers: Vec<_> = pod.containers.iter().map(|c| told.container(c, initialized)).collect();
     let late = observed.deadline(pod).is_some_and(|end| now >= end);
     let failure = pod_failure(known, &pod.identity.uid);
+    let newest: Vec<_> = pod.all().filter_map(|c| Some((c, view.instances(&c.name).next()?))).collect();
     let sidecars = init.iter().zip(&pod.init).filter(|(_, plan)| plan.role == Role::Sidecar);
     let serves = |c: &ContainerStatus| c.ready;
     PodStatus {
@@ -160,6 +167,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
                 .or_else(|| predecessors_failure(pod, observed, known))
                 .unwrap_or_default()
         },
+        resizing: size::progress(pod, observed, known, &newest),
         init,
         containers,
     }
@@ -242,6 +250,9 @@ impl Told<'_> {
             image: plan.image.clone(),
             image_id: newest.map(|c| c.image_id.clone()).unwrap_or_default(),
             id: newest.map(|c| c.id.clone()).unwrap_or_default(),
+            size: newest
+                .and_then(|c| size::sizes(self.observed, c).first().copied())
+                .filter(|size| *size != plan.size),
         }
     }
 

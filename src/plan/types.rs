@@ -6,6 +6,8 @@ use std::time::Duration;
 use podstead_runtime::{Container, ContainerId, PodIdentity, PodUid, Snapshot, Time};
 use serde::{Deserialize, Serialize};
 
+use super::size::{Size, Sizes};
+
 /// The one table of what should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
@@ -38,6 +40,10 @@ pub struct Pod {
     pub restart_policy: RestartPolicy,
     /// `terminationGracePeriodSeconds`.
     pub grace: Duration,
+    /// What its cgroup may use.
+    pub size: Size,
+    /// Its quality of service, as the API spells it.
+    pub class: String,
     /// `activeDeadlineSeconds`: how long after it was first seen the pod is ended for good.
     pub deadline: Option<Duration>,
     /// Init containers and sidecars, in the order of the spec.
@@ -62,6 +68,14 @@ pub struct ContainerPlan {
     pub image: String,
     /// Changes when a running instance must be replaced (`kubelet-static-pods.md 2.5`, container hash).
     pub hash: String,
+    /// The same without what can be changed in place: [`size`](Self::size) and its policy.
+    pub frame: String,
+    /// What it may use.
+    pub size: Size,
+    /// Whether another size of cpu needs another instance (`resizePolicy`).
+    pub restarts_for_cpu: bool,
+    /// The same of memory.
+    pub restarts_for_memory: bool,
     /// What it is in the pod's life.
     pub role: Role,
     /// Its own restart policy; the pod's if it has none.
@@ -147,6 +161,10 @@ pub struct Observed {
     pub hooked: BTreeSet<ContainerId>,
     /// What instances that are over left as their message.
     pub messages: BTreeMap<ContainerId, String>,
+    /// What wanted pods and their containers were resized to, or are being resized to.
+    pub sizes: BTreeMap<PodUid, Sizes>,
+    /// The quality of service that pods' host sides were made for.
+    pub classes: BTreeMap<PodUid, String>,
     /// What probes say; an instance without any verdict has not been probed yet.
     pub probed: BTreeMap<ContainerId, Probed>,
 }

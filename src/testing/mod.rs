@@ -43,7 +43,7 @@ pub use pod::PodHandle;
 
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
-use crate::config::{Config, RuntimeChoice, RuntimeFlags};
+use crate::config::{Config, Limits, RuntimeChoice, RuntimeFlags};
 use crate::credentials::Places;
 use crate::images;
 use crate::manifest::{self, FileReport};
@@ -238,6 +238,7 @@ impl Builder {
             },
             image_gc: image_gc::Policy::default(),
             log_rotation: Some(log_rotation::Policy::default()),
+            limits: Limits::default(),
             dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
             seccomp_default: self.seccomp_default,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,

@@ -11,6 +11,7 @@ use podstead_runtime::{
 
 use crate::driver::{Host, OURS};
 use crate::order::{Order, PROBE_GRACE, SIDECAR};
+use crate::resize;
 
 /// A broken law, in words.
 pub type Broken = String;
@@ -78,6 +79,7 @@ impl Laws {
     ) -> Result<(), Broken> {
         let now = world.now;
         self.order.begins(step, desired, seen, now)?;
+        resize::begins(step, desired, seen)?;
         let (action, uid) = (&step.action, step.action.uid());
         if let Some(other) = others.iter().find(|other| clash(action, other)) {
             return Err(format!("two jobs at once: {action} and {other}"));

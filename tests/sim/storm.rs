@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podstead::plan::{ContainerPlan, Desired, Pod, Probed, Probes, RestartPolicy, RestartRule, Role};
+use podstead::plan::{ContainerPlan, Desired, Pod, Probed, Probes, RestartPolicy, RestartRule, Role, Size};
 use podstead_runtime::{ContainerState, PodIdentity, PodUid, SandboxState};
 
 use crate::driver::{OURS, Sim, Weather};
@@ -222,6 +222,7 @@ fn add(sim: &mut Sim, name: u64) {
         ..Pod::default()
     };
     more(&mut pod, name, version, edition);
+    sizes(sim, &mut pod, fixed);
     sim.note(|| format!("manifest {uid} edition {edition} with {count} containers"));
     sim.manifests.insert(uid, pod);
 }
@@ -231,8 +232,36 @@ fn container(name: &str, edition: u64) -> ContainerPlan {
         name: name.to_owned(),
         image: "img".to_owned(),
         hash: format!("h{edition}"),
+        frame: format!("f{edition}"),
         ..ContainerPlan::default()
     }
+}
+
+/// Of a pod that keeps its uid, sizes change as well, and seldom its quality of service.
+fn sizes(sim: &mut Sim, pod: &mut Pod, fixed: bool) {
+    const SIZES: [Size; 4] = [
+        Size { cpu: 100, cpu_limit: 200, memory: 10, memory_limit: 64 },
+        Size { cpu: 400, cpu_limit: 800, memory: 10, memory_limit: 64 },
+        Size { cpu: 100, cpu_limit: 200, memory: 20, memory_limit: 256 },
+        Size { cpu: 100, cpu_limit: 0, memory: 10, memory_limit: 0 },
+    ];
+    pod.class = if fixed && sim.rng.chance(15) { "Guaranteed" } else { "Burstable" }.to_owned();
+    let mut total = Size { cpu_limit: 1, memory_limit: 1, ..Size::default() };
+    for container in pod.init.iter_mut().chain(&mut pod.containers) {
+        let number = if fixed { sim.rng.below(4) } else { 0 };
+        let size = SIZES[usize::try_from(number).unwrap_or(0)];
+        container.hash = format!("{}s{number}", container.hash);
+        container.size = size;
+        container.restarts_for_memory = container.name == "c1";
+        let limit = |sum: i64, one: i64| if sum == 0 || one == 0 { 0 } else { sum + one };
+        total = Size {
+            cpu: total.cpu + size.cpu,
+            cpu_limit: limit(total.cpu_limit, size.cpu_limit),
+            memory: total.memory + size.memory,
+            memory_limit: limit(total.memory_limit, size.memory_limit),
+        };
+    }
+    pod.size = total;
 }
 
 /// Init containers, sidecars, hooks, probes, policies of containers, deadlines. A name that ends with `-hook` has a
