@@ -19,6 +19,7 @@ use crate::execute::Executor;
 use crate::images::Images;
 use crate::manifest::{self, FileReport, FileState};
 use crate::node::image_gc::Collector;
+use crate::node::levels::{self, Allocatable};
 use crate::node::log_rotation::Rotator;
 use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files, identity, security};
@@ -218,6 +219,8 @@ async fn drive<R: Runtime>(
     let (tell_probes, probed) = watch::channel(Input::default());
     let fed = probing::feed(Arc::clone(&node), view.subscribe(), tell_probes);
     let probes = probes.run(Arc::clone(&runtime), probed, from_probes::notes(&events));
+    let allocatable = Allocatable { cpu: node.cpu_capacity, ..Allocatable::default() };
+    let levels = levels::keep(Arc::clone(&node), Arc::clone(&cgroups), allocatable, view.subscribe());
     let executor = Executor { runtime: Arc::clone(&runtime), node, cgroups, images, events: events.clone() };
     tokio::select! {
         () = reconcile::run(Arc::new(executor), wanted, health, verdicts, view, stop) => {}
@@ -226,6 +229,7 @@ async fn drive<R: Runtime>(
         () = status::keep(runtime, status_sender, thoughts) => {}
         () = follow(manifests, wanted_sender) => {}
         () = files => {}
+        () = levels => {}
         () = events.keep() => {}
     }
     if let Err(error) = events.flush().await {

@@ -22,13 +22,7 @@ pub(crate) fn prepare(node: &NodeFacts, cgroups: &Cgroups, pod: &Pod) -> Result<
 }
 
 /// Sets the limits of the pod's cgroup and notes them.
-fn set(
-    node: &NodeFacts,
-    cgroups: &Cgroups,
-    pod: &Pod,
-    size: Size,
-    noted: &Sizes,
-) -> Result<(), Failed> {
+fn set(node: &NodeFacts, cgroups: &Cgroups, pod: &Pod, size: Size, noted: &Sizes) -> Result<(), Failed> {
     let uid = identity::identity(pod).uid;
     if noted.pod != [size] {
         files::note_pod_size(node, &uid, &doubt(&noted.pod, size)).map_err(host)?;
@@ -97,7 +91,11 @@ impl<R: Runtime> Executor<R> {
             // Who does not count must not keep anybody from resizing.
             let stats = self.runtime.container_stats().await.unwrap_or_default();
             let usage = stats.iter().find(|s| s.id == *id).map_or(0, |s| s.memory_working_set);
-            fits(&format!("container {name:?}"), size.memory_limit, i64::try_from(usage).unwrap_or(i64::MAX))?;
+            fits(
+                &format!("container {name:?}"),
+                size.memory_limit,
+                i64::try_from(usage).unwrap_or(i64::MAX),
+            )?;
         }
         let uid = identity::identity(pod).uid;
         let note = |sizes: Vec<Size>| {

@@ -47,7 +47,8 @@ pub(super) fn pod(spec: &PodSpec, report: &mut Report<'_>) {
         for (name, limit) in limits.into_iter().flatten() {
             let Some(pods) = own.limits.as_ref().and_then(|limits| limits.get(name)) else { continue };
             if parsed(limit).zip(parsed(pods)).is_some_and(|(own, pods)| own > pods) {
-                let message = format!("\"{}\" must be less than or equal to pod limits of {}", limit.0, pods.0);
+                let message =
+                    format!("\"{}\" must be less than or equal to pod limits of {}", limit.0, pods.0);
                 report.add(&format!("{field}.resources.limits[{name}]"), message);
             }
         }
@@ -74,7 +75,8 @@ fn within(
         if amount < *sum {
             let text = own.and_then(|own| own.get(name)).map(|q| q.0.clone()).unwrap_or_default();
             let sum = if name == "cpu" { format!("{sum}m") } else { sum.to_string() };
-            let message = format!("\"{text}\" must be greater than or equal to aggregate container {kind} of {sum}");
+            let message =
+                format!("\"{text}\" must be greater than or equal to aggregate container {kind} of {sum}");
             report.add(&format!("spec.resources.{kind}[{name}]"), message);
         }
     }
@@ -110,7 +112,9 @@ fn resources(resources: Option<&ResourceRequirements>, of: Of, field: &str, repo
         }
     }
     let mut names = limits.keys().chain(requests.keys());
-    if names.clone().any(|name| name.starts_with(HUGE_PAGES)) && !names.any(|n| matches!(*n, "cpu" | "memory")) {
+    if names.clone().any(|name| name.starts_with(HUGE_PAGES))
+        && !names.any(|n| matches!(*n, "cpu" | "memory"))
+    {
         report.add(field, "HugePages require cpu or memory");
     }
 }

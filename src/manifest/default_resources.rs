@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn what_a_pod_limits_and_does_not_request_is_its_containers_sum_or_its_limit() {
-        let two = "[{name: a, resources: {requests: {cpu: 250m}}}, {name: b, resources: {requests: {cpu: 750m}}}]";
+        let two =
+            "[{name: a, resources: {requests: {cpu: 250m}}}, {name: b, resources: {requests: {cpu: 750m}}}]";
         assert_eq!(defaulted("{limits: {cpu: 2, memory: 1Gi}}", two), "cpu=1 memory=1Gi / cpu=2 memory=1Gi");
         assert_eq!(defaulted("{requests: {memory: 1Mi}}", two), "memory=1Mi / ");
         assert_eq!(defaulted("{}", two), " / ");

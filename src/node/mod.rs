@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod facts;
 pub mod image_gc;
+pub mod levels;
 pub mod links;
 pub mod log_rotation;
 pub mod resolver;

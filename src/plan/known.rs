@@ -122,11 +122,10 @@ impl Known {
         self.prepared.retain(|uid| uids.contains(uid));
         let there = |id: &str| observed.snapshot.containers.iter().any(|c| c.id.as_str() == id);
         self.failures.retain(|key, _| {
-            let of_an_instance =
-                {
-                use Verb::{PostStart, PreStop, Remove, Stop, Update};
-                matches!(key.verb, PostStart | PreStop | Stop | Remove | Update)
-            };
+            let of_an_instance = matches!(
+                key.verb,
+                Verb::PostStart | Verb::PreStop | Verb::Stop | Verb::Update | Verb::Remove
+            );
             uids.contains(&key.uid) && (!of_an_instance || there(&key.target))
         });
         // One that is ready again has its network again.

@@ -2,7 +2,6 @@
 //! its containers get their new limits.
 
 use std::fmt;
-use std::str::FromStr;
 
 use podstead_runtime::{Container, PodUid, Sandbox, labels};
 use serde::{Deserialize, Serialize};
@@ -67,7 +66,7 @@ impl fmt::Display for Size {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoSize;
 
-impl FromStr for Size {
+impl std::str::FromStr for Size {
     type Err = NoSize;
 
     fn from_str(text: &str) -> Result<Self, NoSize> {

@@ -50,10 +50,18 @@ pub fn part(host: &mut Host, world: &mut World, action: &Action, parts: u64) {
             }
         }
         Action::UpdateResources { id, size, .. } => {
-            let Some(container) = world.snapshot(OURS).containers.into_iter().find(|c| c.id == *id) else { return };
-            let noted = host.sizes.entry(uid.clone()).or_default().containers.entry(id.clone()).or_insert_with(|| {
-                container.annotations.get(SIZE).and_then(|text| text.parse().ok()).into_iter().collect()
-            });
+            let Some(container) = world.snapshot(OURS).containers.into_iter().find(|c| c.id == *id) else {
+                return;
+            };
+            let noted = host
+                .sizes
+                .entry(uid.clone())
+                .or_default()
+                .containers
+                .entry(id.clone())
+                .or_insert_with(|| {
+                    container.annotations.get(SIZE).and_then(|text| text.parse().ok()).into_iter().collect()
+                });
             if parts >= 1 && !noted.contains(size) {
                 noted.push(*size);
             }
@@ -117,8 +125,12 @@ pub fn begins(step: &Step, desired: &Desired, seen: &Observed) -> Result<(), Bro
             let same = instance.annotations.get(FRAME) == Some(&plan.frame);
             let policy = read(seen, instance).iter().any(|before| must_restart(plan, *before));
             match step.because {
-                Reason::DefinitionChanged if same => Err(format!("{container} of {uid} is stopped to be resized")),
-                Reason::ResizeRestarts if !policy => Err(format!("{container} of {uid} is restarted without need")),
+                Reason::DefinitionChanged if same => {
+                    Err(format!("{container} of {uid} is stopped to be resized"))
+                }
+                Reason::ResizeRestarts if !policy => {
+                    Err(format!("{container} of {uid} is restarted without need"))
+                }
                 _ => Ok(()),
             }
         }
@@ -135,7 +147,8 @@ fn must_restart(plan: &ContainerPlan, before: Size) -> bool {
 /// Whether what runs, and the pod's cgroup around it, are as large as the manifest says.
 pub fn settled(world: &World, host: &Host, pod: &Pod) -> Result<(), Broken> {
     let uid = &pod.identity.uid;
-    for container in world.snapshot(OURS).containers.iter().filter(|c| c.pod_uid() == *uid && c.is_running()) {
+    for container in world.snapshot(OURS).containers.iter().filter(|c| c.pod_uid() == *uid && c.is_running())
+    {
         let Some(plan) = pod.all().find(|c| c.name == container.name) else { continue };
         let (has, wanted) = (world.resources(&container.id), limits(plan.size));
         let same = has.cpu_shares == wanted.cpu_shares
