@@ -2,7 +2,7 @@
 //! limits and removes cgroups below `kubepods` in hierarchies that exist, and never touches the hierarchies themselves.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use podstead_runtime::LinuxResources;
@@ -116,7 +116,10 @@ fn failed<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Cgroup
 
 fn set(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = dir.join(file);
-    match fs::write(&path, value) {
+    // Not to be made: these file systems refuse that in other words than that it is not there.
+    let written =
+        fs::OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(value.as_bytes()));
+    match written {
         // A controller that this node does not offer is no reason not to run the pod.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome.map_err(failed(&format!("write {value:?}"), &path)),
@@ -260,7 +263,13 @@ mod tests {
     fn a_pods_cgroup_is_made_limited_and_removed_with_its_children() {
         let all = Cgroups::discover().unwrap();
         let path = format!("/podstead-test-{}/kubepods/podx", std::process::id());
-        let limits = LinuxResources { cpu_shares: 512, memory_limit: 64 << 20, ..LinuxResources::default() };
+        let limits = LinuxResources {
+            cpu_shares: 512,
+            memory_limit: 64 << 20,
+            // Of a size that no node has: what cannot be limited holds nothing up.
+            hugepages: [("3MB".to_owned(), 0)].into(),
+            ..LinuxResources::default()
+        };
         all.ensure(&path, &limits).unwrap();
         all.ensure(&path, &limits).unwrap();
         all.ensure(&format!("{path}/child/grandchild"), &LinuxResources::default()).unwrap();

@@ -169,7 +169,7 @@ pub(super) fn converge(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbo
     let unfit = unfit(draft, pod, view, sandbox);
     let now = pods(draft.observed, draft.uid);
     let early = planted(Mutant::ResizePodShrinksFirst);
-    if unfit.is_empty() || early {
+    if (unfit.is_empty() && !is_beside(pod, view)) || early {
         if !now.is_empty() && now != [pod.size] {
             resize_pod(draft, pod.size);
         }
@@ -186,6 +186,13 @@ pub(super) fn converge(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbo
             draft.step(Action::UpdateResources { uid, container, id, size }, Reason::Resized);
         }
     }
+}
+
+/// Whether something runs that the pod does not have, or an older instance: it goes before the pod's cgroup shrinks.
+fn is_beside(pod: &Pod, view: &View<'_>) -> bool {
+    let newest = |c: &Container| view.instances(&c.name).next().is_some_and(|newest| newest.id == c.id);
+    let wanted = |c: &Container| pod.all().any(|plan| plan.name == c.name) && newest(c);
+    view.containers.iter().any(|c| c.is_running() && !wanted(c))
 }
 
 /// Whether the pod's cgroup does not surely hold all that the manifest wants in it, and all that still runs; the step is

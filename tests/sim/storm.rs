@@ -178,7 +178,9 @@ fn manifests(sim: &mut Sim) {
     let full = format!("p{name}-node");
     let there: Vec<PodUid> =
         sim.manifests.values().filter(|p| p.identity.name == full).map(|p| p.identity.uid.clone()).collect();
+    let kept = there.iter().find(|uid| uid.as_str().ends_with("-v0")).cloned();
     match sim.rng.below(10) {
+        _ if kept.is_some() && sim.rng.chance(60) => resize(sim, &kept.unwrap_or_default()),
         0..3 => {
             for uid in there {
                 sim.manifests.remove(&uid);
@@ -237,6 +239,16 @@ fn container(name: &str, edition: u64) -> ContainerPlan {
     }
 }
 
+/// Nothing but sizes changes.
+fn resize(sim: &mut Sim, uid: &PodUid) {
+    let Some(mut pod) = sim.manifests.remove(uid) else { return };
+    let class = pod.class.clone();
+    sizes(sim, &mut pod, true);
+    pod.class = class;
+    sim.note(|| format!("manifest {uid} resized"));
+    sim.manifests.insert(uid.clone(), pod);
+}
+
 /// Of a pod that keeps its uid, sizes change as well, and seldom its quality of service.
 fn sizes(sim: &mut Sim, pod: &mut Pod, fixed: bool) {
     const SIZES: [Size; 4] = [
@@ -250,7 +262,7 @@ fn sizes(sim: &mut Sim, pod: &mut Pod, fixed: bool) {
     for container in pod.init.iter_mut().chain(&mut pod.containers) {
         let number = if fixed { sim.rng.below(4) } else { 0 };
         let size = SIZES[usize::try_from(number).unwrap_or(0)];
-        container.hash = format!("{}s{number}", container.hash);
+        container.hash = format!("h{}s{number}", container.frame.trim_start_matches('f'));
         container.size = size;
         container.restarts_for_memory = container.name == "c1";
         let limit = |sum: i64, one: i64| if sum == 0 || one == 0 { 0 } else { sum + one };
