@@ -31,6 +31,7 @@ pub fn of(status: &PodStatus, sidecars: impl Fn(&str) -> bool) -> Vec<PodConditi
         condition("PodScheduled", true, "", String::new()),
     ];
     all.extend(status.resizing.as_deref().map(resizing));
+    all.extend((status.rounds > 0).then(|| restarting(&status.restarting)));
     all
 }
 
@@ -41,6 +42,16 @@ fn resizing(error: &str) -> PodCondition {
         reason: told("Error"),
         message: told(error),
         ..condition("PodResizeInProgress", true, "", String::new())
+    }
+}
+
+/// Here the reason belongs to the condition that holds.
+fn restarting(message: &str) -> PodCondition {
+    let told = |text: &str| (!message.is_empty()).then(|| text.to_owned());
+    PodCondition {
+        reason: told("ContainerExited"),
+        message: told(message),
+        ..condition("AllContainersRestarting", !message.is_empty(), "", String::new())
     }
 }
 

@@ -12,6 +12,7 @@ use super::init;
 use super::mutant::{Mutant, planted};
 use super::need::{self, Need, need};
 use super::reason::{Reason, WaitReason};
+use super::round::{self, ROUND};
 use super::size;
 use super::teardown::{self, INIT, SIDECAR};
 use super::types::{ContainerPlan, Pod, Role};
@@ -49,7 +50,8 @@ pub(super) fn converge(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbo
         }
         return;
     }
-    if !init::advance(draft, pod, view, sandbox) {
+    let round = round::current(draft.observed, pod, view);
+    if round::clear_the_way(draft, view, &round) || !init::advance(draft, pod, view, sandbox) {
         return;
     }
     // Starts go side by side, but not past a hook (`kubelet-static-pods.md 2.11`): it may prepare what the next needs.
@@ -96,7 +98,8 @@ pub(super) fn act(
         Need::Start(instance) => start(draft, instance),
         Need::New { because: Reason::StartBrokenOff, .. } if start_failed_lately(draft, container, view) => {}
         Need::New { attempt, restart, because } => {
-            let next = New { pod, container, sandbox, attempt, restart };
+            let round = round::current(draft.observed, pod, view).number;
+            let next = New { pod, container, sandbox, attempt, restart, round };
             make(draft, &next, view, because);
         }
     }
@@ -129,6 +132,7 @@ struct New<'a> {
     sandbox: &'a Sandbox,
     attempt: u32,
     restart: Option<Restart>,
+    round: u32,
 }
 
 fn make(draft: &mut Draft<'_>, new: &New<'_>, view: &View<'_>, because: Reason) {
@@ -187,6 +191,9 @@ fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
     if !new.container.frame.is_empty() {
         all.insert(size::FRAME.to_owned(), new.container.frame.clone());
         all.insert(size::SIZE.to_owned(), new.container.size.to_string());
+    }
+    if new.round > 0 && !planted(Mutant::RoundForgotten) {
+        all.insert(ROUND.to_owned(), new.round.to_string());
     }
     let key = match new.container.role {
         Role::Regular => return all,

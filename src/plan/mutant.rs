@@ -64,6 +64,10 @@ mutants! {
     ResizePodLast
     ResizePodShrinksFirst
     ClassChangeIgnored
+    RoundNeverEnds
+    RoundsOverlap
+    RoundNotPaused
+    RoundForgotten
 }
 
 /// Whether `mutant` is planted now.

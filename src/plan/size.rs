@@ -36,6 +36,7 @@ pub struct Size {
 
 impl Size {
     /// The smallest that holds both.
+    #[must_use]
     pub fn max(self, other: Self) -> Self {
         let limit = |a: i64, b: i64| if a == 0 || b == 0 { 0 } else { a.max(b) };
         Self {
@@ -150,10 +151,8 @@ fn unfit<'a>(
     sandbox: &Sandbox,
 ) -> Vec<(&'a ContainerPlan, &'a Container, Change)> {
     let of = |container: &'a ContainerPlan| {
-        let instance = match need(draft, pod, container, view, Some(sandbox)) {
-            Need::Runs(instance) | Need::Stop(instance, _) => instance,
-            _ => return None,
-        };
+        let need = need(draft, pod, container, view, Some(sandbox));
+        let (Need::Runs(instance) | Need::Stop(instance, _)) = need else { return None };
         let change = change(draft.observed, container, instance);
         (change != Change::None).then_some((container, instance, change))
     };

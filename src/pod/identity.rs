@@ -59,7 +59,8 @@ pub fn slice_path(path: &str) -> String {
     let whole = slice(path);
     let name = whole.trim_end_matches(".slice");
     let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
-    ends.map(|end| format!("/{}.slice", &name[..end])).collect()
+    let parts: Vec<String> = ends.map(|end| format!("/{}.slice", &name[..end])).collect();
+    parts.concat()
 }
 
 /// `/kubepods/burstable/pod1-2` -> `kubepods-burstable-pod1_2.slice`.

@@ -7,6 +7,7 @@ mod laws;
 mod order;
 mod resize;
 mod rng;
+mod rounds;
 mod satisfied;
 mod storm;
 

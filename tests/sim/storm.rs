@@ -257,7 +257,8 @@ fn sizes(sim: &mut Sim, pod: &mut Pod, fixed: bool) {
         Size { cpu: 100, cpu_limit: 200, memory: 20, memory_limit: 256 },
         Size { cpu: 100, cpu_limit: 0, memory: 10, memory_limit: 0 },
     ];
-    pod.class = if fixed && sim.rng.chance(15) { "Guaranteed" } else { "Burstable" }.to_owned();
+    let class = if fixed && sim.rng.chance(15) { "Guaranteed" } else { "Burstable" };
+    class.clone_into(&mut pod.class);
     let mut total = Size { cpu_limit: 1, memory_limit: 1, ..Size::default() };
     for container in pod.init.iter_mut().chain(&mut pod.containers) {
         let number = if fixed { sim.rng.below(4) } else { 0 };
@@ -294,7 +295,8 @@ fn more(pod: &mut Pod, name: u64, version: u64, edition: u64) {
             pod.containers[0].post_start = true;
         }
         2 => {
-            let waits = ContainerPlan { probes, post_start: true, ..sidecar("s1") };
+            let all = RestartRule { within: true, codes: vec![1], all: true };
+            let waits = ContainerPlan { probes, post_start: true, restart_rules: vec![all], ..sidecar("s1") };
             pod.init = vec![init("i0"), waits, init("i1"), sidecar("s2-hook")];
             pod.containers[0].probes = probes;
             pod.containers.push(container("c9-hook", edition));
@@ -302,7 +304,9 @@ fn more(pod: &mut Pod, name: u64, version: u64, edition: u64) {
         3 => {
             pod.deadline = (name == 2).then_some(Duration::from_secs(900));
             pod.containers[0].restart_policy = (name == 1).then_some(RestartPolicy::Never);
-            pod.containers[0].restart_rules = vec![RestartRule { within: true, codes: vec![1] }];
+            pod.containers[0].restart_rules =
+                vec![RestartRule { within: true, codes: vec![1], all: name == 2 }];
+            pod.containers.push(container("c8-hook", edition));
             pod.containers[0].probes = Probes { startup: false, ..probes };
         }
         _ if edition == 2 => pod.init = vec![sidecar("s0-hook")],

@@ -35,10 +35,9 @@ pub fn note_size(
 fn write(node: &NodeFacts, uid: &PodUid, name: &str, id: &str, sizes: &[Size]) -> Result<(), FilesError> {
     let dir = directory(node, uid);
     make_dir(uid, &dir, 0o700)?;
-    let mut text = format!("{id}\n");
-    for size in sizes {
-        text += &format!("{size}\n");
-    }
+    let lines: Vec<String> =
+        std::iter::once(id.to_owned()).chain(sizes.iter().map(Size::to_string)).collect();
+    let text = lines.join("\n") + "\n";
     let path = dir.join(name);
     write_atomically(&path, text.as_bytes(), 0o600).map_err(failed(uid, "write", &path))
 }
