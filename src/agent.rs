@@ -19,6 +19,7 @@ use crate::execute::Executor;
 use crate::images::Images;
 use crate::manifest::{self, FileReport, FileState};
 use crate::node::image_gc::{Collector, Policy as ImagePolicy};
+use crate::node::levels::{self, Allocatable};
 use crate::node::log_rotation::{Policy as LogPolicy, Rotator};
 use crate::node::{cgroup::Cgroups, facts, links};
 use crate::pod::{NodeFacts, files, identity, security};
@@ -224,6 +225,7 @@ async fn drive<R: Runtime>(
             ids_per_pod: config.ids_per_pod,
             masked_paths: facts::thermal_throttles(),
         },
+        resources: facts::resources(&config.limits),
     };
     let (status_sender, health) = watch::channel(first);
     let (wanted_sender, wanted) = watch::channel(Arc::default());
@@ -235,6 +237,8 @@ async fn drive<R: Runtime>(
     let (tell_probes, probed) = watch::channel(Input::default());
     let fed = probing::feed(Arc::clone(&node), view.subscribe(), tell_probes);
     let probes = probes.run(Arc::clone(&runtime), probed, from_probes::notes(&events));
+    let allocatable = Allocatable { cpu: node.cpu_capacity, ..Allocatable::default() };
+    let levels = levels::keep(Arc::clone(&node), Arc::clone(&cgroups), allocatable, view.subscribe());
     let executor = Executor { runtime: Arc::clone(&runtime), node, cgroups, images, events: events.clone() };
     tokio::select! {
         () = reconcile::run(Arc::new(executor), wanted, health, verdicts, view, stop) => {}
@@ -243,6 +247,7 @@ async fn drive<R: Runtime>(
         () = status::keep(runtime, status_sender, thoughts) => {}
         () = follow(manifests, wanted_sender) => {}
         () = files => {}
+        () = levels => {}
         () = events.keep() => {}
     }
     if let Err(error) = events.flush().await {

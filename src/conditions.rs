@@ -38,8 +38,19 @@ pub fn of(status: &PodStatus, gates: &[&str], sidecars: impl Fn(&str) -> bool) -
         serve,
         condition("PodScheduled", true, "", String::new()),
     ];
+    all.extend(status.resizing.as_deref().map(resizing));
     all.extend((status.rounds > 0).then(|| restarting(&status.restarting)));
     all
+}
+
+/// A pod on its way to other sizes; of this condition reason and message say what is wrong while it holds.
+fn resizing(error: &str) -> PodCondition {
+    let told = |text: &str| Some(text.to_owned()).filter(|_| !error.is_empty());
+    PodCondition {
+        reason: told("Error"),
+        message: told(error),
+        ..condition("PodResizeInProgress", true, "", String::new())
+    }
 }
 
 /// Here the reason belongs to the condition that holds.
@@ -89,6 +100,16 @@ mod tests {
     }
 
     #[test]
+    fn a_resize_under_way_is_a_condition_with_its_error() {
+        let of = |error: &str| {
+            let c = resizing(error);
+            (c.status, c.reason.unwrap_or_default(), c.message.unwrap_or_default())
+        };
+        assert_eq!(of(""), ("True".into(), String::new(), String::new()));
+        assert_eq!(of("no room"), ("True".into(), "Error".into(), "no room".into()));
+    }
+
+    #[test]
     fn a_condition_is_dated_anew_only_when_it_changes() {
         let mut first = vec![
             condition("Ready", false, "Why", "m".into()),
@@ -120,6 +141,7 @@ mod tests {
                 message: String::new(),
                 rounds: 0,
                 restarting: String::new(),
+                resizing: None,
                 init: vec![],
                 containers: vec![],
             };

@@ -10,6 +10,7 @@ pub mod foreign;
 mod images;
 mod known;
 mod layers;
+mod limits;
 mod live;
 mod logs;
 mod node;
@@ -41,6 +42,7 @@ pub use effective::{Effective, blamed, effective};
 pub use images::ImageFlags;
 pub use known::Idle;
 pub use layers::{Environment, LayerError, Layers, VARIABLES};
+pub use limits::{LimitFlags, Limits};
 pub use live::{Change, LIVE, Live, changes};
 pub use logs::LogFlags;
 pub use node::{NodeFlags, own_labels};
@@ -197,6 +199,9 @@ pub struct RunFlags {
     /// Logs.
     #[command(flatten)]
     pub logs: LogFlags,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitFlags,
 }
 
 /// The checked configuration of the agent.
@@ -242,6 +247,8 @@ pub struct Config {
     pub image_gc: ImagePolicy,
     /// When logs are rotated; `None` for never.
     pub log_rotation: Option<LogPolicy>,
+    /// What pods may use at most.
+    pub limits: Limits,
 }
 
 /// A flag's value cannot be used.
@@ -284,6 +291,9 @@ pub enum ConfigError {
     /// Flags about logs are out of range.
     #[error("{0}")]
     Logs(String),
+    /// The limit of a pod's processes is none.
+    #[error("--pod-max-pids {0}: a number of processes, or -1 for any number")]
+    PodMaxPids(i64),
     /// The rescan period is out of range.
     #[error("--file-check-frequency must be at least 10ms")]
     Frequency,
@@ -337,6 +347,7 @@ impl Config {
             images: run.images.settings(&runtime.root_dir)?,
             image_gc: run.images.policy()?,
             log_rotation: run.logs.policy()?,
+            limits: run.limits.limits()?,
         })
     }
 }

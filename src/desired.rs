@@ -5,13 +5,13 @@ mod claim;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, Probe};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, Probe};
 use sha2::{Digest, Sha256};
 
 use crate::manifest::{canonical_container, canonical_security_context};
 use crate::plan;
 use crate::pod::container::{is_sidecar, with_tag};
-use crate::pod::{NodeFacts, admission, identity};
+use crate::pod::{NodeFacts, admission, identity, resources};
 
 pub use claim::{claim, rank};
 
@@ -33,6 +33,8 @@ pub fn table<'a>(
 
 /// As much of a pod as the decision needs, but for what this node says to it.
 pub fn planned(pod: &Pod) -> plan::Pod {
+    let none = PodSpec::default();
+    let whole = pod.spec.as_ref().unwrap_or(&none);
     let spec = pod.spec.as_ref();
     let seconds = spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
     let init = spec.iter().flat_map(|s| s.init_containers.iter().flatten());
@@ -42,15 +44,13 @@ pub fn planned(pod: &Pod) -> plan::Pod {
         restart_policy: spec.and_then(|s| policy(s.restart_policy.as_deref()?)).unwrap_or_default(),
         grace: whole_seconds(seconds),
         deadline: spec.and_then(|s| s.active_deadline_seconds).map(whole_seconds),
+        size: resources::pod_size(whole),
+        class: resources::qos_class(whole).as_str().to_owned(),
         claim: claim(pod),
         rank: rank(pod),
         refused: None,
-        init: init.map(|c| with_context(init_container(c), pod)).collect(),
-        containers: spec
-            .iter()
-            .flat_map(|s| &s.containers)
-            .map(|c| with_context(container(c), pod))
-            .collect(),
+        init: init.map(|c| with_context(init_container(whole, c), whole)).collect(),
+        containers: whole.containers.iter().map(|c| with_context(container(whole, c), whole)).collect(),
     }
 }
 
@@ -67,12 +67,16 @@ fn policy(text: &str) -> Option<plan::RestartPolicy> {
     }
 }
 
-fn init_container(one: &Container) -> plan::ContainerPlan {
+fn init_container(spec: &PodSpec, one: &Container) -> plan::ContainerPlan {
     let role = if is_sidecar(one) { plan::Role::Sidecar } else { plan::Role::Init };
-    plan::ContainerPlan { role, ..container(one) }
+    plan::ContainerPlan { role, ..container(spec, one) }
 }
 
-fn container(container: &Container) -> plan::ContainerPlan {
+fn container(spec: &PodSpec, container: &Container) -> plan::ContainerPlan {
+    let restarts = |name: &str| {
+        let policies = container.resize_policy.iter().flatten();
+        policies.into_iter().any(|p| p.resource_name == name && p.restart_policy == "RestartContainer")
+    };
     let rules = container.restart_policy_rules.iter().flatten().filter_map(|rule| {
         let codes = rule.exit_codes.as_ref()?;
         let values = codes.values.clone().unwrap_or_default();
@@ -87,6 +91,10 @@ fn container(container: &Container) -> plan::ContainerPlan {
         name: container.name.clone(),
         image: with_tag(container.image.as_deref().unwrap_or_default()),
         hash: hash(container),
+        frame: hash(&frame(container)),
+        size: resources::size(spec, container),
+        restarts_for_cpu: restarts("cpu"),
+        restarts_for_memory: restarts("memory"),
         role: plan::Role::Regular,
         restart_policy: container.restart_policy.as_deref().and_then(policy),
         restart_rules: rules.collect(),
@@ -103,21 +111,32 @@ fn container(container: &Container) -> plan::ContainerPlan {
 
 /// What the pod's security context says of its containers is part of each: an edit of it under a fixed `metadata.uid`
 /// restarts them, too. A context that says nothing leaves the hash as it is. Sysctls are the sandbox's.
-fn with_context(plan: plan::ContainerPlan, pod: &Pod) -> plan::ContainerPlan {
-    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.clone());
-    let context = PodSecurityContext { sysctls: None, ..context.unwrap_or_default() };
+fn with_context(plan: plan::ContainerPlan, spec: &PodSpec) -> plan::ContainerPlan {
+    let context = spec.security_context.clone().unwrap_or_default();
+    let context = PodSecurityContext { sysctls: None, ..context };
     let text = canonical_security_context(&context);
     if text == "{}" {
         return plan;
     }
-    let text = format!("{}\n{text}", plan.hash);
-    plan::ContainerPlan { hash: hex::encode(&Sha256::digest(text)[..4]), ..plan }
+    let with = |hash: &str| hex::encode(&Sha256::digest(format!("{hash}\n{text}"))[..4]);
+    plan::ContainerPlan { hash: with(&plan.hash), frame: with(&plan.frame), ..plan }
 }
 
 /// Changes with anything meant by the container, so that an edit under a fixed `metadata.uid` takes effect; the kubelet
 /// looks at name and image only. Of the same canonical form as the uid, so that another spelling restarts nothing.
 fn hash(container: &Container) -> String {
     hex::encode(&Sha256::digest(canonical_container(container))[..4])
+}
+
+/// A container without what can be changed while it runs.
+fn frame(container: &Container) -> Container {
+    let mut frame = container.clone();
+    frame.resize_policy = None;
+    let tables = frame.resources.iter_mut().flat_map(|r| [&mut r.limits, &mut r.requests]);
+    for table in tables.flatten() {
+        table.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+    }
+    frame
 }
 
 #[cfg(test)]

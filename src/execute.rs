@@ -19,8 +19,8 @@ use crate::node::cgroup::Cgroups;
 use crate::node::{resolver, systemd, userns};
 use crate::plan::{self, Action};
 use crate::pod::dns::Complaint;
-use crate::pod::{NodeFacts, container, files, identity, resources, sandbox, security, volumes};
-use crate::probe;
+use crate::pod::{NodeFacts, container, files, identity, sandbox, security, volumes};
+use crate::{probe, resize};
 
 /// What actions are carried out with.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ fn config(error: impl std::fmt::Display) -> Failed {
     Failed { retry: Retry::Backoff, reason: "CreateContainerConfigError", message: error.to_string() }
 }
 
-fn host(error: impl std::fmt::Display) -> Failed {
+pub(crate) fn host(error: impl std::fmt::Display) -> Failed {
     Failed { retry: Retry::Backoff, reason: "", message: error.to_string() }
 }
 
@@ -140,6 +140,11 @@ impl<R: Runtime> Executor<R> {
                 let left = grace.saturating_sub(begun.elapsed()).max(plan::LEAST_GRACE);
                 runtime.stop_container(id, if *hook { left } else { *grace }).await?;
             }
+            Action::UpdateResources { container, id, size, .. } => {
+                let made = context.container.as_ref();
+                self.resize_container(&context.manifest()?, container, id, *size, made).await?;
+            }
+            Action::ResizePod { size, .. } => self.resize_pod(context.manifest()?, *size).await?,
             Action::RemoveContainer { id, .. } => runtime.remove_container(id).await?,
             Action::StopSandbox { id, .. } => runtime.stop_sandbox(id).await?,
             Action::RemoveSandbox { id, .. } => runtime.remove_sandbox(id).await?,
@@ -178,13 +183,7 @@ impl<R: Runtime> Executor<R> {
         let (node, cgroups) = (Arc::clone(&self.node), Arc::clone(&self.cgroups));
         blocking(move || {
             files::prepare(&node, &pod).map_err(host)?;
-            let limits = pod.spec.as_ref().map(resources::pod).unwrap_or_default();
-            let path = identity::cgroup_path(&node, &pod);
-            match node.cgroup_driver {
-                CgroupDriver::Cgroupfs => cgroups.ensure(&path, &limits).map_err(host),
-                // The runtime would have the slice made as well, but without limits.
-                CgroupDriver::Systemd => systemd::ensure(&identity::slice(&path), &limits).map_err(host),
-            }
+            resize::prepare(&node, &cgroups, &pod)
         })
         .await
     }
@@ -323,13 +322,13 @@ impl Context {
     }
 }
 
-fn find<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, Failed> {
+pub(crate) fn find<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, Failed> {
     let mut all = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
     let found = all.find(|c| c.name == name);
     found.ok_or_else(|| host(format!("the pod has no container {name}")))
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failed> + Send + 'static,
 ) -> Result<T, Failed> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(host(error)))

@@ -25,5 +25,6 @@ pub mod publish;
 pub mod quantity;
 pub mod reconcile;
 pub mod report;
+mod resize;
 pub mod status;
 pub mod testing;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use podstead_runtime::{Container, ContainerId, PodIdentity, Runtime, Snapshot};
 
 use crate::plan;
-use crate::pod::{NodeFacts, files};
+use crate::pod::{NodeFacts, files, resources};
 use crate::probe::{Verdict, Verdicts};
 
 /// Reads the host first and the runtime second: a log file younger than the snapshot would look like a lost instance.
@@ -107,6 +107,9 @@ fn read_host(node: &NodeFacts, wanted: &[Wanted]) -> std::io::Result<plan::Obser
         if let Some(since) = remains.as_ref().and_then(|r| r.since.known()) {
             host.since.insert(uid.clone(), since);
         }
+        if let Some(class) = remains.as_ref().and_then(|r| resources::class_of(&r.cgroup)) {
+            host.classes.insert(uid.clone(), class.as_str().to_owned());
+        }
         host.leftovers.insert(uid.clone(), remains.map_or_else(unknown, |r| r.pod));
     }
     for Wanted { pod, containers, hooks } in wanted {
@@ -114,6 +117,10 @@ fn read_host(node: &NodeFacts, wanted: &[Wanted]) -> std::io::Result<plan::Obser
             if let Some(last) = files::last_logged_attempt(node, pod, container) {
                 host.attempt_floor.insert((pod.uid.clone(), container.clone()), last + 1);
             }
+        }
+        let sizes = files::sizes(node, &pod.uid);
+        if sizes != plan::Sizes::default() {
+            host.sizes.insert(pod.uid.clone(), sizes);
         }
         if *hooks {
             host.hooked.extend(files::hooks_over(node, &pod.uid));

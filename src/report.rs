@@ -1,6 +1,8 @@
 //! Pods as v1 Pods with their status, for people, files and later the API server (`kubelet-static-pods.md 2.5, 2.16`).
 //! Pure.
 
+mod shown;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -168,9 +170,9 @@ fn api_status(
         conditions: Some(conditions::of(status, &gates, |name| {
             planned.init.iter().any(|c| c.name == name && c.role == plan::Role::Sidecar)
         })),
-        init_container_statuses: Some(status.init.iter().map(|c| container_status(c, node)).collect())
+        init_container_statuses: Some(status.init.iter().map(|c| container_status(c, node, pod)).collect())
             .filter(|all: &Vec<_>| !all.is_empty()),
-        container_statuses: Some(sorted(&status.containers, node)),
+        container_statuses: Some(sorted(&status.containers, node, pod)),
         ..api::PodStatus::default()
     }
 }
@@ -180,13 +182,14 @@ fn seen(pod: Option<&api::Pod>) -> Option<ApiTime> {
     Some(ApiTime(text.parse::<Timestamp>().ok()?))
 }
 
-fn sorted(containers: &[ContainerStatus], node: &Node) -> Vec<api::ContainerStatus> {
-    let mut all: Vec<_> = containers.iter().map(|c| container_status(c, node)).collect();
+fn sorted(containers: &[ContainerStatus], node: &Node, pod: Option<&api::Pod>) -> Vec<api::ContainerStatus> {
+    let mut all: Vec<_> = containers.iter().map(|c| container_status(c, node, pod)).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
 
-fn container_status(c: &ContainerStatus, node: &Node) -> api::ContainerStatus {
+fn container_status(c: &ContainerStatus, node: &Node, pod: Option<&api::Pod>) -> api::ContainerStatus {
+    let resources = pod.and_then(|pod| shown::resources(pod, c));
     let full_id = |id: &podstead_runtime::ContainerId| format!("{}://{id}", node.runtime);
     let terminated = |end: &Terminated| api::ContainerStateTerminated {
         exit_code: end.code,
@@ -227,6 +230,8 @@ fn container_status(c: &ContainerStatus, node: &Node) -> api::ContainerStatus {
         restart_count: i32::try_from(c.restart_count).unwrap_or(i32::MAX),
         state: Some(state),
         last_state: last,
+        allocated_resources: resources.as_ref().and_then(|r| r.requests.clone()),
+        resources: resources.map(|of| shown::actual(of, c.size)),
         ..api::ContainerStatus::default()
     }
 }

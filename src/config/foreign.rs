@@ -93,7 +93,6 @@ pub const TABLE: &[Foreign] = &[
     value("image-pull-progress-deadline", GONE),
     value("pod-infra-container-image", "the runtime's configuration says it"),
     value("pods-per-core", NOT_YET),
-    value("pod-max-pids", NOT_YET),
     value("kube-reserved-cgroup", NO_RESERVE),
     value("system-reserved-cgroup", NO_RESERVE),
     value("enforce-node-allocatable", NO_RESERVE),

@@ -1,12 +1,13 @@
 //! What a pod takes of the node, and who it goes before (`kubelet-static-pods.md 5.5`). Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodSpec};
 use podstead_runtime::{Time, labels};
 
 use crate::plan;
 use crate::pod::container::is_sidecar;
+use crate::pod::requests;
 use crate::pod::resources::{self, QosClass};
 
 /// Priority from which a pod is critical.
@@ -15,7 +16,16 @@ const CRITICAL: i32 = 2_000_000_000;
 /// What the pod takes: requests, and ports of the node.
 pub fn claim(pod: &Pod) -> plan::Claim {
     let Some(spec) = &pod.spec else { return plan::Claim::default() };
-    plan::Claim { requests: resources::requests(spec), ports: ports(spec) }
+    plan::Claim { requests: requests(spec), ports: ports(spec) }
+}
+
+/// The resources that a node has by itself. Of others it has none to give, and a kubelet passes over them.
+fn requests(spec: &PodSpec) -> BTreeMap<String, i64> {
+    let native = |name: &str| {
+        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with(requests::HUGE_PAGES)
+    };
+    let all = requests::requests(spec).into_iter();
+    all.filter(|(name, amount)| native(name) && *amount > 0).collect()
 }
 
 /// Ports of what runs beside each other: regular containers and sidecars.
@@ -55,6 +65,8 @@ pub fn rank(pod: &Pod) -> plan::Rank {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Container;
+
     use super::*;
 
     fn pod(text: &str) -> Pod {
@@ -96,5 +108,20 @@ mod tests {
         let seen = pod("metadata: {annotations: {kubernetes.io/config.seen: \"1970-01-01T00:00:07Z\"}}");
         assert_eq!(rank(&seen).arrived, Time::from_secs(7));
         assert_eq!(rank(&Pod::default()).arrived, Time(0));
+    }
+
+    #[test]
+    fn a_pod_asks_for_the_most_that_it_uses_at_any_time() {
+        let one = |more: &str, cpu: &str, memory: &str| -> Container {
+            let requests = format!("requests: {{cpu: {cpu}, memory: {memory}, example.com/gpu: 1}}");
+            serde_yaml::from_str(&format!("{{name: c, {more} resources: {{{requests}}}}}")).unwrap()
+        };
+        let mut spec =
+            PodSpec { containers: vec![one("", "100m", "1Mi"), one("", "1", "2Mi")], ..PodSpec::default() };
+        let asked = |spec: &PodSpec| requests(spec).into_values().collect::<Vec<_>>();
+        assert_eq!(requests(&spec), [("cpu".to_owned(), 1100), ("memory".to_owned(), 3 << 20)].into());
+        spec.init_containers = Some(vec![one("restartPolicy: Always,", "50m", "1Mi"), one("", "1", "9Mi")]);
+        assert_eq!(asked(&spec), [1150, 10 << 20], "an init container beside the sidecar before it");
+        assert_eq!(requests(&PodSpec::default()), BTreeMap::new());
     }
 }

@@ -72,6 +72,7 @@ pub fn begun(events: &Events, step: &Step, manifest: Option<&Pod>, observed: &Ob
                 Reason::DefinitionChanged => {
                     format!("Container {container} definition changed, will be restarted")
                 }
+                Reason::ResizeRestarts => format!("Container {container} resize requires restart"),
                 Reason::Unhealthy if started => {
                     format!("Container {container} failed liveness probe, will be restarted")
                 }

@@ -146,6 +146,7 @@ fn spec(spec: &PodSpec, report: &mut Report<'_>) {
         let field = format!("spec.readinessGates[{index}].conditionType");
         report.verdict(&field, names::qualified(&gate.condition_type));
     }
+    parts::pod(spec, report);
     let mut names = HashMap::new();
     let mut host_ports = HashMap::new();
     for (init, field, one) in containers(spec) {
@@ -190,7 +191,7 @@ fn container(spec: &PodSpec, container: &Container, field: &str, report: &mut Re
         env::set(source, &format!("{field}.envFrom[{index}]"), report);
     }
     admit_probes::probes(container, field, report);
-    parts::resources(container.resources.as_ref(), &format!("{field}.resources"), report);
+    parts::container(spec, container, field, report);
 }
 
 /// Host address, protocol and host port, and the field that took it first.

@@ -39,6 +39,9 @@ pub(super) fn container(
                 report.add(&format!("{field}.{name}"), text);
             }
         }
+        if container.resize_policy.as_ref().is_some_and(|policies| !policies.is_empty()) {
+            report.add(&format!("{field}.resizePolicy"), "must not be set for init containers");
+        }
         return;
     }
     if let Some(lifecycle) = &container.lifecycle {

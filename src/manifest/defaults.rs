@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::default_probes;
+use super::default_resources;
 
 /// Mode of files that the agent writes.
 const FILE_MODE: i32 = 0o644;
@@ -27,6 +28,7 @@ pub(crate) fn apply(pod: &mut Pod) {
     for container in containers_mut(spec) {
         self::container(container, host_network);
     }
+    default_resources::pod(spec);
 }
 
 fn containers_mut(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {

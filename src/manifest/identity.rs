@@ -153,9 +153,8 @@ fn is_ours(path: &str, key: &str) -> bool {
 }
 
 fn quantity(path: &str, text: &str) -> Option<i128> {
-    let rest =
-        path.strip_prefix(".spec.containers[]").or_else(|| path.strip_prefix(".spec.initContainers[]"))?;
-    let rest = rest.strip_prefix(".resources.")?;
+    let owners = [".spec.containers[]", ".spec.initContainers[]", ".spec"];
+    let rest = owners.iter().find_map(|owner| path.strip_prefix(owner)?.strip_prefix(".resources."))?;
     (rest.starts_with("limits.") || rest.starts_with("requests.")).then_some(())?;
     text.parse::<Amount>().ok().map(Amount::nano)
 }

@@ -16,6 +16,7 @@ mod advice;
 mod check;
 mod claims;
 mod default_probes;
+mod default_resources;
 mod defaults;
 mod desired;
 mod events;

@@ -33,7 +33,6 @@ const SCHEDULING: &str = "scheduling is over: a static pod's node is given";
 const SERVER: &str = "set by an API server";
 const RUNTIME_CLASS: &str =
     "runtime classes are an API server's; without one the pod would run in the default runtime";
-const EMPTY: &[&str] = &["{}"];
 
 /// Field path (`[]` after lists) and what happens to it; in the order of the documentation.
 /// A row that is neither `Supported` nor `Parts` covers everything below it.
@@ -244,10 +243,9 @@ pub const TABLE: &[(&str, Support)] = &[
         Never("hooks over TCP were never carried out; say exec, httpGet or sleep"),
     ),
     ("spec.containers[].lifecycle.stopSignal", Supported),
-    (
-        "spec.containers[].resizePolicy",
-        NoEffect("a changed manifest replaces the pod, nothing is resized in place"),
-    ),
+    ("spec.containers[].resizePolicy", Supported),
+    ("spec.containers[].resizePolicy[].resourceName", Supported),
+    ("spec.containers[].resizePolicy[].restartPolicy", Supported),
     ("spec.containers[].restartPolicy", Supported),
     ("spec.containers[].restartPolicyRules", Supported),
     ("spec.containers[].restartPolicyRules[].action", Supported),
@@ -424,7 +422,10 @@ pub const TABLE: &[(&str, Support)] = &[
     ("spec.readinessGates", Supported),
     ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", MayNotReference("resourceclaims")),
-    ("spec.resources", NotYetUnless(EMPTY, "resources of the pod as a whole")),
+    ("spec.resources", Supported),
+    ("spec.resources.claims", MayNotReference("resourceclaims")),
+    ("spec.resources.limits", Supported),
+    ("spec.resources.requests", Supported),
     ("spec.runtimeClassName", Never(RUNTIME_CLASS)),
     ("spec.schedulerName", NoEffect(SCHEDULING)),
     ("spec.schedulingGates", Never("a static pod cannot wait for a scheduler")),

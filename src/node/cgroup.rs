@@ -2,7 +2,7 @@
 //! limits and removes cgroups below `kubepods` in hierarchies that exist, and never touches the hierarchies themselves.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use podstead_runtime::LinuxResources;
@@ -64,7 +64,7 @@ impl Cgroups {
         }
     }
 
-    /// Makes the cgroup with its parents and sets the limits given.
+    /// Makes the cgroup with its parents and sets the limits given: negative ones are lifted, 0 leaves what is there.
     pub fn ensure(&self, path: &str, limits: &LinuxResources) -> Result<(), CgroupError> {
         match self {
             Self::Unified(root) => ensure_unified(root, path, limits),
@@ -76,6 +76,19 @@ impl Cgroups {
                 Ok(())
             }
         }
+    }
+
+    /// Memory that everything in the cgroup uses, without what can be reclaimed, in bytes; `None` where the node does not
+    /// count.
+    pub fn memory_usage(&self, path: &str) -> Option<i64> {
+        let read = |dir: &Path, file: &str| fs::read_to_string(dir.join(file)).ok();
+        self.dirs(path).iter().find_map(|dir| {
+            let usage = read(dir, "memory.current").or_else(|| read(dir, "memory.usage_in_bytes"))?;
+            let stat = read(dir, "memory.stat").unwrap_or_default();
+            let of = |key: &str| stat.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<i64>().ok());
+            let idle = of("total_inactive_file ").or_else(|| of("inactive_file ")).unwrap_or(0);
+            Some(usage.trim().parse::<i64>().ok()?.saturating_sub(idle).max(0))
+        })
     }
 
     /// Removes the cgroup with everything below it, deepest first. Absent is a success; processes in it are an error.
@@ -103,7 +116,10 @@ fn failed<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Cgroup
 
 fn set(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = dir.join(file);
-    match fs::write(&path, value) {
+    // Not to be made: these file systems refuse that in other words than that it is not there.
+    let written =
+        fs::OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(value.as_bytes()));
+    match written {
         // A controller that this node does not offer is no reason not to run the pod.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome.map_err(failed(&format!("write {value:?}"), &path)),
@@ -133,15 +149,28 @@ fn ensure_unified(root: &Path, path: &str, limits: &LinuxResources) -> Result<()
         make_one(&dir)?;
     }
     set(&dir, "cpu.weight", &weight(limits.cpu_shares).to_string())?;
-    if limits.cpu_quota > 0 {
-        set(&dir, "cpu.max", &format!("{} {}", limits.cpu_quota, limits.cpu_period.max(1)))?;
+    match limits.cpu_quota {
+        0 => {}
+        ..0 => set(&dir, "cpu.max", "max")?,
+        quota => set(&dir, "cpu.max", &format!("{quota} {}", limits.cpu_period.max(1)))?,
     }
-    if limits.memory_limit > 0 {
-        set(&dir, "memory.max", &limits.memory_limit.to_string())?;
+    match limits.memory_limit {
+        0 => {}
+        ..0 => set(&dir, "memory.max", "max")?,
+        bytes => set(&dir, "memory.max", &bytes.to_string())?,
+    }
+    more(&dir, "max", limits)
+}
+
+/// Limits whose files are the same in both versions, but for the ending of those of huge pages.
+fn more(dir: &Path, ending: &str, limits: &LinuxResources) -> Result<(), CgroupError> {
+    for (size, bytes) in &limits.hugepages {
+        set(dir, &format!("hugetlb.{size}.{ending}"), &bytes.to_string())?;
     }
     match limits.pids_limit {
-        Some(pids) if pids > 0 => set(&dir, "pids.max", &pids.to_string()),
-        _ => Ok(()),
+        Some(pids) if pids > 0 => set(dir, "pids.max", &pids.to_string()),
+        Some(_) => set(dir, "pids.max", "max"),
+        None => Ok(()),
     }
 }
 
@@ -180,17 +209,17 @@ fn limit_legacy(dir: &Path, controllers: &[String], limits: &LinuxResources) -> 
     if has("cpu") && limits.cpu_shares > 0 {
         set(dir, "cpu.shares", &limits.cpu_shares.to_string())?;
     }
-    if has("cpu") && limits.cpu_quota > 0 {
+    if has("cpu") && limits.cpu_quota < 0 {
+        set(dir, "cpu.cfs_quota_us", "-1")?;
+    } else if has("cpu") && limits.cpu_quota > 0 {
         set(dir, "cpu.cfs_period_us", &limits.cpu_period.max(1000).to_string())?;
         set(dir, "cpu.cfs_quota_us", &limits.cpu_quota.to_string())?;
     }
-    if has("memory") && limits.memory_limit > 0 {
-        set(dir, "memory.limit_in_bytes", &limits.memory_limit.to_string())?;
+    if has("memory") && limits.memory_limit != 0 {
+        set(dir, "memory.limit_in_bytes", &limits.memory_limit.max(-1).to_string())?;
     }
-    match limits.pids_limit {
-        Some(pids) if has("pids") && pids > 0 => set(dir, "pids.max", &pids.to_string()),
-        _ => Ok(()),
-    }
+    // Of a hierarchy without the controller the files are not there.
+    more(dir, "limit_in_bytes", limits)
 }
 
 fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
@@ -234,7 +263,13 @@ mod tests {
     fn a_pods_cgroup_is_made_limited_and_removed_with_its_children() {
         let all = Cgroups::discover().unwrap();
         let path = format!("/podstead-test-{}/kubepods/podx", std::process::id());
-        let limits = LinuxResources { cpu_shares: 512, memory_limit: 64 << 20, ..LinuxResources::default() };
+        let limits = LinuxResources {
+            cpu_shares: 512,
+            memory_limit: 64 << 20,
+            // Of a size that no node has: what cannot be limited holds nothing up.
+            hugepages: [("3MB".to_owned(), 0)].into(),
+            ..LinuxResources::default()
+        };
         all.ensure(&path, &limits).unwrap();
         all.ensure(&path, &limits).unwrap();
         all.ensure(&format!("{path}/child/grandchild"), &LinuxResources::default()).unwrap();

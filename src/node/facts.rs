@@ -5,6 +5,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::config::Limits;
+use crate::pod::resources;
+
 /// The node's name: `override_`, else the host name; trimmed and lower case (`kubelet-static-pods.md 6`).
 pub fn node_name(override_: Option<&str>) -> String {
     let own = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -46,6 +49,36 @@ pub fn cpu_capacity() -> i64 {
 pub fn storage_capacity(path: &Path) -> i64 {
     let found = rustix::fs::statvfs(path);
     found.map_or(0, |f| i64::try_from(f.f_blocks.saturating_mul(f.f_frsize)).unwrap_or(i64::MAX))
+}
+
+/// What decides about the limits of pods.
+pub fn resources(limits: &Limits) -> resources::Facts {
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    resources::Facts {
+        huge_pages: huge_pages(),
+        pids_limit: limits.pod_max_pids,
+        oom_group: unified && !limits.single_process_oom_kill,
+        swap: unified && swap_controller(),
+    }
+}
+
+/// Sizes in bytes of the node's huge pages.
+fn huge_pages() -> Vec<u64> {
+    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let size = |name: String| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok();
+    let sizes = entries.filter_map(|e| size(e.file_name().into_string().ok()?));
+    let mut all: Vec<u64> = sizes.map(|kib| kib.saturating_mul(1024)).collect();
+    all.sort_unstable();
+    all
+}
+
+/// Whether cgroups have a limit of swap; the root never has.
+fn swap_controller() -> bool {
+    let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    let children = fs::read_dir(root).into_iter().flatten().flatten().map(|e| e.path());
+    children.chain([root.join(own)]).any(|dir| dir.join("memory.swap.max").exists())
 }
 
 /// The node's addresses, that of the default route's interface first.

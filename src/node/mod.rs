@@ -6,6 +6,7 @@ pub mod capacity;
 pub mod cgroup;
 pub mod facts;
 pub mod image_gc;
+pub mod levels;
 pub mod links;
 pub mod log_rotation;
 pub mod resolver;

@@ -9,6 +9,7 @@ use podstead_runtime::{ContainerId, PodUid, SandboxId, Time};
 use super::jobs::{JobKey, Scope};
 use super::reason::{Reason, WaitReason};
 use super::room::{Claim, Refusal};
+use super::size::Size;
 
 /// What to do now, what waits, and when to look again although nothing was heard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,8 +78,8 @@ impl fmt::Display for Wait {
     }
 }
 
-/// One effect, safe to repeat. Every action but [`PreparePod`](Self::PreparePod), [`EnsureImage`](Self::EnsureImage)
-/// and [`CleanPod`](Self::CleanPod) is one verb of the runtime.
+/// One effect, safe to repeat. Every action but [`PreparePod`](Self::PreparePod), [`EnsureImage`](Self::EnsureImage),
+/// [`ResizePod`](Self::ResizePod) and [`CleanPod`](Self::CleanPod) is one verb of the runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make the pod's directories, volumes and cgroup on the host.
@@ -162,6 +163,24 @@ pub enum Action {
         /// Whether its preStop hook is still to be carried out.
         hook: bool,
     },
+    /// Change what a running container may use, in place, and note it ([`Observed::sizes`](super::Observed::sizes)).
+    UpdateResources {
+        /// Pod.
+        uid: PodUid,
+        /// Container.
+        container: String,
+        /// Instance.
+        id: ContainerId,
+        /// What it may use from now on.
+        size: Size,
+    },
+    /// Change what the pod's cgroup may use, and note it.
+    ResizePod {
+        /// Pod.
+        uid: PodUid,
+        /// What it may use from now on.
+        size: Size,
+    },
     /// Remove a container that does not run.
     RemoveContainer {
         /// Pod.
@@ -211,6 +230,10 @@ pub enum Verb {
     PreStop,
     /// [`Action::StopContainer`].
     Stop,
+    /// [`Action::UpdateResources`].
+    Update,
+    /// [`Action::ResizePod`].
+    ResizePod,
     /// [`Action::RemoveContainer`].
     Remove,
     /// [`Action::StopSandbox`].
@@ -232,6 +255,8 @@ impl fmt::Display for Verb {
             Self::PostStart => "carry out the postStart hook",
             Self::PreStop => "carry out the preStop hook",
             Self::Stop => "stop the container",
+            Self::Update => "resize the container",
+            Self::ResizePod => "resize the pod",
             Self::Remove => "remove the container",
             Self::StopSandbox => "stop the sandbox",
             Self::RemoveSandbox => "remove the sandbox",
@@ -263,6 +288,8 @@ impl Action {
             | Self::PostStart { uid, .. }
             | Self::PreStop { uid, .. }
             | Self::StopContainer { uid, .. }
+            | Self::UpdateResources { uid, .. }
+            | Self::ResizePod { uid, .. }
             | Self::RemoveContainer { uid, .. }
             | Self::StopSandbox { uid, .. }
             | Self::RemoveSandbox { uid, .. }
@@ -277,6 +304,7 @@ impl Action {
             | Self::PostStart { id, .. }
             | Self::PreStop { id, .. }
             | Self::StopContainer { id, .. }
+            | Self::UpdateResources { id, .. }
             | Self::RemoveContainer { id, .. } => Some(id),
             _ => None,
         }
@@ -293,6 +321,8 @@ impl Action {
             Self::PostStart { .. } => Verb::PostStart,
             Self::PreStop { .. } => Verb::PreStop,
             Self::StopContainer { .. } => Verb::Stop,
+            Self::UpdateResources { .. } => Verb::Update,
+            Self::ResizePod { .. } => Verb::ResizePod,
             Self::RemoveContainer { .. } => Verb::Remove,
             Self::StopSandbox { .. } => Verb::StopSandbox,
             Self::RemoveSandbox { .. } => Verb::RemoveSandbox,
@@ -309,6 +339,7 @@ impl Action {
             | Self::PostStart { container, .. }
             | Self::PreStop { container, .. }
             | Self::StopContainer { container, .. }
+            | Self::UpdateResources { container, .. }
             | Self::RemoveContainer { container, .. } => Scope::Container(container.clone()),
             _ => Scope::Pod,
         }
@@ -317,7 +348,10 @@ impl Action {
     /// Under what its failures are remembered.
     pub fn failure_key(&self) -> FailureKey {
         let target = match self {
-            Self::PreparePod { .. } | Self::RunSandbox { .. } | Self::CleanPod { .. } => String::new(),
+            Self::PreparePod { .. }
+            | Self::RunSandbox { .. }
+            | Self::ResizePod { .. }
+            | Self::CleanPod { .. } => String::new(),
             Self::EnsureImage { image, .. } => image.clone(),
             Self::CreateContainer { container, .. } | Self::StartContainer { container, .. } => {
                 container.clone()
@@ -325,6 +359,7 @@ impl Action {
             Self::PostStart { id, .. }
             | Self::PreStop { id, .. }
             | Self::StopContainer { id, .. }
+            | Self::UpdateResources { id, .. }
             | Self::RemoveContainer { id, .. } => id.0.clone(),
             Self::StopSandbox { id, .. } | Self::RemoveSandbox { id, .. } => id.0.clone(),
         };
@@ -352,6 +387,10 @@ impl fmt::Display for Action {
                 let hook = if *hook { ", preStop hook first" } else { "" };
                 write!(f, "stop container {container} ({id}), grace {} s{hook}", grace.as_secs())
             }
+            Self::UpdateResources { container, id, size, .. } => {
+                write!(f, "resize container {container} ({id}) to {size}")
+            }
+            Self::ResizePod { size, .. } => write!(f, "resize pod to {size}"),
             Self::RemoveContainer { container, id, .. } => write!(f, "remove container {container} ({id})"),
             Self::StopSandbox { id, .. } => write!(f, "stop sandbox {id}"),
             Self::RemoveSandbox { id, .. } => write!(f, "remove sandbox {id}"),

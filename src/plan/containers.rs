@@ -13,6 +13,7 @@ use super::mutant::{Mutant, planted};
 use super::need::{self, Need, need};
 use super::reason::{Reason, WaitReason};
 use super::round::{self, ROUND};
+use super::size;
 use super::teardown::{self, INIT, SIDECAR};
 use super::types::{ContainerPlan, Pod, Role};
 
@@ -99,7 +100,7 @@ pub(super) fn act(
         Need::New { attempt, restart, because } => {
             let round = round::current(draft.observed, pod, view).number;
             let next = New { pod, container, sandbox, attempt, restart, round };
-            make(draft, &next, because);
+            make(draft, &next, view, because);
         }
     }
 }
@@ -134,7 +135,7 @@ struct New<'a> {
     round: u32,
 }
 
-fn make(draft: &mut Draft<'_>, new: &New<'_>, because: Reason) {
+fn make(draft: &mut Draft<'_>, new: &New<'_>, view: &View<'_>, because: Reason) {
     let name = &new.container.name;
     if let Some((until, pause)) = new.restart.and_then(|r| Some((r.not_before?, r.pause))) {
         let until = (!planted(Mutant::NoWakeForBackOff)).then_some(until);
@@ -154,7 +155,7 @@ fn make(draft: &mut Draft<'_>, new: &New<'_>, because: Reason) {
         image_id: image_id.clone().unwrap_or_default(),
         annotations: annotations(new),
     };
-    if draft.failed_lately(&create) || unprepared(draft) {
+    if draft.failed_lately(&create) || unprepared(draft) || size::cramped(draft, new.pod, view) {
         return;
     }
     if image_id.is_some() {
@@ -187,6 +188,10 @@ fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
         (labels::TERMINATION_GRACE.to_owned(), new.pod.grace.as_secs().to_string()),
         (BACKOFF.to_owned(), pause.as_secs().to_string()),
     ]);
+    if !new.container.frame.is_empty() {
+        all.insert(size::FRAME.to_owned(), new.container.frame.clone());
+        all.insert(size::SIZE.to_owned(), new.container.size.to_string());
+    }
     if new.round > 0 && !planted(Mutant::RoundForgotten) {
         all.insert(ROUND.to_owned(), new.round.to_string());
     }

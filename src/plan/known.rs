@@ -133,8 +133,10 @@ impl Known {
         self.prepared.retain(|uid| uids.contains(uid));
         let there = |id: &str| observed.snapshot.containers.iter().any(|c| c.id.as_str() == id);
         self.failures.retain(|key, _| {
-            let of_an_instance =
-                matches!(key.verb, Verb::PostStart | Verb::PreStop | Verb::Stop | Verb::Remove);
+            let of_an_instance = matches!(
+                key.verb,
+                Verb::PostStart | Verb::PreStop | Verb::Stop | Verb::Update | Verb::Remove
+            );
             uids.contains(&key.uid) && (!of_an_instance || there(&key.target))
         });
         // One that is ready again has its network again.

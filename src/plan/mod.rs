@@ -19,6 +19,7 @@ mod reason;
 mod room;
 mod round;
 mod sandbox;
+mod size;
 pub mod status;
 mod teardown;
 mod types;
@@ -33,6 +34,7 @@ pub use jobs::{JobId, JobKey, Jobs, Reading, Scope};
 pub use known::{Failure, Known};
 pub use reason::{Reason, WaitReason};
 pub use room::{CLAIM, Claim, HostPort, PODS, Qos, Rank, Refusal, Room};
+pub use size::{FRAME, NoSize, SIZE, Size, Sizes};
 pub use teardown::{LEAST_GRACE, written_role};
 pub use types::{ContainerPlan, Desired, Observed, Pod, Probed, Probes, RestartPolicy, RestartRule, Role};
 
@@ -61,6 +63,7 @@ pub fn plan(desired: &Desired, observed: &Observed, known: &Known, now: Time) ->
             Some(_) if places.preempted.contains(uid) => Some(Reason::Preempted),
             Some(_) if leaving => Some(Reason::StartsAfresh),
             Some(pod) if holders.get(&pod.identity.full_name()) != Some(&uid) => Some(Reason::NameTaken),
+            Some(pod) if size::another_class(observed, pod) => Some(Reason::ClassChanged),
             Some(_) => None,
         };
         match (out, pod) {
@@ -114,7 +117,10 @@ fn add(plan: &mut Plan, draft: Draft<'_>) {
 /// The next steps of a pod that is wanted and may have its name.
 fn keep(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) {
     match sandbox::decide(pod, view) {
-        Ok(current) => containers::converge(draft, pod, view, current),
+        Ok(current) => {
+            containers::converge(draft, pod, view, current);
+            size::converge(draft, pod, view, current);
+        }
         Err(because) => sandbox::replace(draft, pod, view, because),
     }
     containers::collect(draft, pod, view);

@@ -71,6 +71,13 @@ mutants! {
     EndingNotAwaited
     PreemptorDoesNotWait
     RoomNotReserved
+    ResizeReplaces
+    ResizeForgotten
+    ResizeBelieved
+    ResizePolicyIgnored
+    ResizePodLast
+    ResizePodShrinksFirst
+    ClassChangeIgnored
     RoundNeverEnds
     RoundsOverlap
     RoundNotPaused

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podstead_runtime::{Container, ContainerState, Sandbox, labels};
+use podstead_runtime::{Container, ContainerState, Sandbox};
 
 use super::action::{FailureKey, Verb};
 use super::backoff::{self, Restart};
@@ -10,6 +10,7 @@ use super::draft::{Draft, View};
 use super::mutant::{Mutant, planted};
 use super::reason::Reason;
 use super::round;
+use super::size::{self, Change};
 use super::types::{ContainerPlan, Pod, RestartPolicy, Role};
 
 /// What a container needs.
@@ -41,18 +42,22 @@ pub(super) fn need<'a>(
     };
     let attempt =
         if planted(Mutant::AttemptReused) { last.attempt } else { last.attempt.saturating_add(1).max(floor) };
-    let changed = last.annotations.get(labels::CONTAINER_HASH).is_some_and(|hash| *hash != container.hash);
+    let change = size::change(draft.observed, container, last);
+    let changed = change == Change::Definition;
     let round = round::current(draft.observed, pod, view);
     let past = round.is_past(last);
     let misplaced = past || sandbox.is_none_or(|s| s.id != last.sandbox);
     let again = |because| Need::New { attempt, restart: Some(backoff::restart(last, draft.now)), because };
     match &last.state {
-        ContainerState::Running { .. } => match misfit(draft, container, last, changed, misplaced) {
+        ContainerState::Running { .. } => match misfit(draft, container, last, change, misplaced) {
             Some(because) => Need::Stop(last, because),
             None => Need::Runs(last),
         },
         ContainerState::Created | ContainerState::Exited { .. } if changed => {
             Need::New { attempt, restart: None, because: Reason::DefinitionChanged }
+        }
+        ContainerState::Created if change == Change::Restart => {
+            Need::New { attempt, restart: None, because: Reason::ResizeRestarts }
         }
         ContainerState::Created if misplaced => {
             Need::New { attempt, restart: Some(backoff::instead(last)), because: Reason::NeverRan }
@@ -82,6 +87,14 @@ pub(super) fn need<'a>(
         {
             again(Reason::SandboxReplaced)
         }
+        // The edit is likely the repair: its back-off is over.
+        ContainerState::Exited { code, .. }
+            if size::edited(container, last)
+                && (change == Change::Restart && policy(pod, container) != RestartPolicy::Never
+                    || restarts(pod, container, *code, draft.observed.failed_a_probe(last))) =>
+        {
+            Need::New { attempt, restart: None, because: Reason::Resized }
+        }
         ContainerState::Exited { code, .. }
             if restarts(pod, container, *code, draft.observed.failed_a_probe(last)) =>
         {
@@ -96,17 +109,19 @@ fn misfit(
     draft: &Draft<'_>,
     container: &ContainerPlan,
     running: &Container,
-    changed: bool,
+    change: Change,
     misplaced: bool,
 ) -> Option<Reason> {
     let hook =
         FailureKey { uid: draft.uid.clone(), verb: Verb::PostStart, target: running.id.as_str().to_owned() };
-    if changed {
+    if change == Change::Definition {
         Some(Reason::DefinitionChanged)
     } else if misplaced {
         Some(Reason::SandboxReplaced)
     } else if draft.observed.failed_a_probe(running) && !planted(Mutant::UnhealthyKept) {
         Some(Reason::Unhealthy)
+    } else if change == Change::Restart {
+        Some(Reason::ResizeRestarts)
     } else if container.post_start && draft.known.failures.contains_key(&hook) {
         Some(Reason::HookFailed)
     } else {

@@ -50,6 +50,12 @@ pub enum Reason {
     NewRound,
     /// The container's definition changed.
     DefinitionChanged,
+    /// Its limits or requests changed.
+    Resized,
+    /// The same, and its `resizePolicy` wants another instance for it.
+    ResizeRestarts,
+    /// The pod is of another quality of service than it was made for.
+    ClassChanged,
     /// It is made and not started.
     NotStarted,
     /// The runtime cannot tell what state it is in.
@@ -107,6 +113,9 @@ impl fmt::Display for Reason {
             }
             Self::NewRound => "all containers are started anew",
             Self::DefinitionChanged => "the definition of the container changed",
+            Self::Resized => "its resources changed",
+            Self::ResizeRestarts => "its resources changed, which its resizePolicy restarts it for",
+            Self::ClassChanged => "the pod's QoS class changed",
             Self::NotStarted => "made and not started",
             Self::StateUnknown => "the runtime cannot tell its state",
             Self::SandboxReplaced => "the sandbox is replaced",

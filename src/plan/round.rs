@@ -4,7 +4,7 @@
 //! Each instance has its round written on it, so that neither the agent's death nor a new sandbox mixes them up, and
 //! nothing must be removed to tell them apart.
 
-use podstead_runtime::{Container, ContainerState, Time, labels};
+use podstead_runtime::{Container, ContainerState, Time};
 
 use super::action::Action;
 use super::backoff;
@@ -12,6 +12,7 @@ use super::draft::{Draft, View};
 use super::mutant::{Mutant, planted};
 use super::need::restarts;
 use super::reason::{Reason, WaitReason};
+use super::size::{self, Change};
 use super::teardown::LEAST_GRACE;
 use super::types::{ContainerPlan, Observed, Pod, Role};
 
@@ -57,7 +58,7 @@ pub(super) fn asks(observed: &Observed, plan: &ContainerPlan, instance: &Contain
     let ContainerState::Exited { code, .. } = instance.state else { return None };
     let all = plan.restart_rules.iter().find(|rule| rule.matches(code))?.all;
     // An end that the agent brought about is no answer to a rule.
-    let replaced = instance.annotations.get(labels::CONTAINER_HASH).is_some_and(|hash| *hash != plan.hash);
+    let replaced = matches!(size::change(observed, plan, instance), Change::Definition | Change::Restart);
     let own = !replaced && !instance.state.start_was_broken_off() && !observed.failed_a_probe(instance);
     (all && own).then_some(code)
 }

@@ -13,6 +13,7 @@ use super::init;
 use super::known::{Failure, Known};
 use super::need::restarts;
 use super::round::{self, Round};
+use super::size::{self, Size};
 use super::types::{ContainerPlan, Observed, Pod, Role};
 
 /// The reason of a pod that gives its place to a critical one.
@@ -61,6 +62,8 @@ pub struct PodStatus {
     pub restarting: String,
     /// What holds the pod up as a whole; empty for nothing.
     pub message: String,
+    /// While it is resized: what keeps it from its sizes, empty for nothing.
+    pub resizing: Option<String>,
     /// Init containers and sidecars, in the order of the spec.
     pub init: Vec<ContainerStatus>,
     /// Containers, in the order of the spec.
@@ -91,6 +94,9 @@ pub struct ContainerStatus {
     pub image_id: String,
     /// Newest instance; empty when there is none.
     pub id: ContainerId,
+    /// What it may use, where that is not what the manifest says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
 }
 
 /// What a container does.
@@ -151,6 +157,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
     };
     let trouble = if late { Some(("DeadlineExceeded".to_owned(), LATE.to_owned())) } else { trouble };
     let (reason, message) = trouble.unwrap_or_default();
+    let newest: Vec<_> = pod.all().filter_map(|c| Some((c, view.instances(&c.name).next()?))).collect();
     let sidecars = init.iter().zip(&pod.init).filter(|(_, plan)| plan.role == Role::Sidecar);
     let serves = |c: &ContainerStatus| c.ready;
     PodStatus {
@@ -174,6 +181,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
         initialized,
         reason,
         message,
+        resizing: size::progress(pod, observed, known, &newest),
         init,
         containers,
     }
@@ -262,6 +270,9 @@ impl Told<'_> {
             image: plan.image.clone(),
             image_id: newest.map(|c| c.image_id.clone()).unwrap_or_default(),
             id: newest.map(|c| c.id.clone()).unwrap_or_default(),
+            size: newest
+                .and_then(|c| size::sizes(self.observed, c).first().copied())
+                .filter(|size| *size != plan.size),
         }
     }
 

@@ -7,6 +7,7 @@ use podstead_runtime::{Container, ContainerId, PodIdentity, PodUid, Snapshot, Ti
 use serde::{Deserialize, Serialize};
 
 use super::room::{Claim, Rank, Refusal, Room};
+use super::size::{Size, Sizes};
 
 /// The one table of what should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +43,10 @@ pub struct Pod {
     pub restart_policy: RestartPolicy,
     /// `terminationGracePeriodSeconds`.
     pub grace: Duration,
+    /// What its cgroup may use.
+    pub size: Size,
+    /// Its quality of service, as the API spells it.
+    pub class: String,
     /// `activeDeadlineSeconds`: how long after it was first seen the pod is ended for good.
     pub deadline: Option<Duration>,
     /// What it takes of the node.
@@ -72,6 +77,14 @@ pub struct ContainerPlan {
     pub image: String,
     /// Changes when a running instance must be replaced (`kubelet-static-pods.md 2.5`, container hash).
     pub hash: String,
+    /// The same without what can be changed in place: [`size`](Self::size) and its policy.
+    pub frame: String,
+    /// What it may use.
+    pub size: Size,
+    /// Whether another size of cpu needs another instance (`resizePolicy`).
+    pub restarts_for_cpu: bool,
+    /// The same of memory.
+    pub restarts_for_memory: bool,
     /// What it is in the pod's life.
     pub role: Role,
     /// Its own restart policy; the pod's if it has none.
@@ -160,6 +173,10 @@ pub struct Observed {
     pub hooked: BTreeSet<ContainerId>,
     /// What instances that are over left as their message.
     pub messages: BTreeMap<ContainerId, String>,
+    /// What wanted pods and their containers were resized to, or are being resized to.
+    pub sizes: BTreeMap<PodUid, Sizes>,
+    /// The quality of service that pods' host sides were made for.
+    pub classes: BTreeMap<PodUid, String>,
     /// What probes say; an instance without any verdict has not been probed yet.
     pub probed: BTreeMap<ContainerId, Probed>,
 }

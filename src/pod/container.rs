@@ -95,7 +95,7 @@ pub fn container_spec(
         ]),
         annotations: annotations(spec, container, instance),
         log_path: PathBuf::from(&container.name).join(format!("{}.log", instance.attempt)),
-        resources: resources::container(spec, container, node.memory_capacity),
+        resources: resources::container(node, spec, container),
         stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_default(),
         security,
         stdin: container.stdin.unwrap_or(false),

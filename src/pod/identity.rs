@@ -54,6 +54,15 @@ pub fn cgroup_parent(node: &NodeFacts, pod: &Pod) -> String {
     }
 }
 
+/// Where systemd keeps the slice of such a path: each slice within those that its name begins with.
+pub fn slice_path(path: &str) -> String {
+    let whole = slice(path);
+    let name = whole.trim_end_matches(".slice");
+    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+    let parts: Vec<String> = ends.map(|end| format!("/{}.slice", &name[..end])).collect();
+    parts.concat()
+}
+
 /// `/kubepods/burstable/pod1-2` -> `kubepods-burstable-pod1_2.slice`.
 pub fn slice(path: &str) -> String {
     let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(|p| p.replace('-', "_")).collect();
@@ -65,6 +74,11 @@ mod tests {
     use k8s_openapi::api::core::v1::PodSpec;
 
     use super::*;
+
+    #[test]
+    fn a_slice_lies_in_those_that_its_name_begins_with() {
+        assert_eq!(slice_path("/a/pod1-2"), "/a.slice/a-pod1_2.slice");
+    }
 
     fn pod(name: &str, uid: &str) -> Pod {
         let mut pod = Pod { spec: Some(PodSpec::default()), ..Pod::default() };

@@ -13,6 +13,7 @@ pub mod hostname;
 pub mod hosts;
 pub mod identity;
 pub mod objects;
+pub mod requests;
 pub mod resources;
 pub mod sandbox;
 pub mod security;
@@ -64,6 +65,8 @@ pub struct NodeFacts {
     pub dns: dns::Settings,
     /// What decides about security besides.
     pub security: security::Facts,
+    /// What decides about limits besides.
+    pub resources: resources::Facts,
 }
 
 impl NodeFacts {

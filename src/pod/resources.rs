@@ -1,11 +1,14 @@
 //! Resources of a pod as the kernel wants them: QoS class, shares, quota, OOM score (`kubelet-static-pods.md 4.5`). Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use podstead_runtime::LinuxResources;
 
+use super::NodeFacts;
 use super::container::is_sidecar;
+use super::requests::{self, HUGE_PAGES};
+use crate::plan::Size;
 use crate::quantity::Amount;
 
 /// CFS period in microseconds.
@@ -13,6 +16,19 @@ pub const CPU_PERIOD: i64 = 100_000;
 const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
 const MIN_QUOTA: i64 = 1000;
+
+/// What of the node and its flags decides about limits.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Sizes in bytes of the huge pages that the node has.
+    pub huge_pages: Vec<u64>,
+    /// Processes and threads of a pod (`--pod-max-pids`); `None` for any number.
+    pub pids_limit: Option<i64>,
+    /// A container that runs out of memory ends as a whole: cgroup v2, without `--single-process-oom-kill`.
+    pub oom_group: bool,
+    /// The kernel can keep containers from swapping: cgroup v2 with its swap controller.
+    pub swap: bool,
+}
 
 /// The pod's quality of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +52,18 @@ impl QosClass {
     }
 }
 
-/// One container's numbers: cpu in thousandths, memory in bytes; `None` where the manifest is silent.
+/// The class that a pod's cgroup path is of.
+pub fn class_of(cgroup: &str) -> Option<QosClass> {
+    let (parent, _) = cgroup.rsplit_once("/pod")?;
+    match parent.rsplit('/').next()? {
+        "kubepods" => Some(QosClass::Guaranteed),
+        "burstable" => Some(QosClass::Burstable),
+        "besteffort" => Some(QosClass::BestEffort),
+        _ => None,
+    }
+}
+
+/// One container's numbers, or a pod's: cpu in thousandths, memory in bytes; `None` where the manifest is silent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
     /// Requested cpu (a limit without a request counts as both).
@@ -51,7 +78,10 @@ pub struct Numbers {
 
 /// A container's numbers. A text that is no quantity counts as absent: admission has refused it before.
 pub fn numbers(container: &Container) -> Numbers {
-    let resources = container.resources.as_ref();
+    read(container.resources.as_ref())
+}
+
+fn read(resources: Option<&ResourceRequirements>) -> Numbers {
     let read = |limits: bool, name: &str| {
         let table = if limits { resources?.limits.as_ref()? } else { resources?.requests.as_ref()? };
         table.get(name)?.0.parse::<Amount>().ok()
@@ -67,20 +97,24 @@ pub fn numbers(container: &Container) -> Numbers {
     }
 }
 
-fn all(spec: &PodSpec) -> impl Iterator<Item = Numbers> {
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(numbers)
+fn all(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten())
 }
 
-/// The pod's class.
+/// The pod's class: of its own resources if it has any, else of its containers'.
 pub fn qos_class(spec: &PodSpec) -> QosClass {
-    let set = |n: Numbers| n.cpu_request.max(n.memory_request).is_some_and(|n| n > 0);
-    let guaranteed = |n: Numbers| {
+    let set = |n: &Numbers| n.cpu_request.max(n.memory_request).is_some_and(|n| n > 0);
+    let guaranteed = |n: &Numbers| {
         let equal = |request: Option<i64>, limit: Option<i64>| limit.is_some() && request == limit;
         equal(n.cpu_request, n.cpu_limit) && equal(n.memory_request, n.memory_limit)
     };
-    if all(spec).all(guaranteed) && all(spec).next().is_some() {
+    let numbers: Vec<Numbers> = match requests::pod_level(spec) {
+        Some(own) => vec![read(Some(own))],
+        None => all(spec).map(numbers).collect(),
+    };
+    if !numbers.is_empty() && numbers.iter().all(guaranteed) {
         QosClass::Guaranteed
-    } else if all(spec).any(set) {
+    } else if numbers.iter().any(set) {
         QosClass::Burstable
     } else {
         QosClass::BestEffort
@@ -97,20 +131,108 @@ pub fn quota(milli: i64) -> i64 {
     (milli.saturating_mul(CPU_PERIOD) / 1000).max(MIN_QUOTA)
 }
 
-/// A container's resources, on a node with `capacity` bytes of memory.
-pub fn container(spec: &PodSpec, container: &Container, capacity: i64) -> LinuxResources {
-    let n = numbers(container);
+/// What a container may use: where it has no limit of its own, the pod's holds.
+pub fn size(spec: &PodSpec, container: &Container) -> Size {
+    let (own, pods) = (numbers(container), read(requests::pod_level(spec)));
+    let cpu_limit = own.cpu_limit.or(pods.cpu_limit);
+    Size {
+        cpu: own.cpu_request.or(cpu_limit).unwrap_or(0),
+        cpu_limit: cpu_limit.unwrap_or(0),
+        memory: own.memory_request.unwrap_or(0),
+        memory_limit: own.memory_limit.or(pods.memory_limit).unwrap_or(0),
+    }
+}
+
+/// What the pod's own cgroup may use: limits only where the pod has them, or every container does.
+pub fn pod_size(spec: &PodSpec) -> Size {
+    let own = read(requests::pod_level(spec));
+    let asked = |pods: Option<i64>, of: fn(&Numbers) -> Option<i64>| {
+        pods.or_else(|| requests::at_most(spec, |c| Some(of(&numbers(c)).unwrap_or(0)))).unwrap_or(0)
+    };
+    let limit = |pods: Option<i64>, of: fn(&Numbers) -> Option<i64>| {
+        pods.or_else(|| requests::at_most(spec, |c| of(&numbers(c)))).unwrap_or(0)
+    };
+    Size {
+        cpu: asked(own.cpu_request, |n| n.cpu_request),
+        cpu_limit: limit(own.cpu_limit, |n| n.cpu_limit),
+        memory: asked(own.memory_request, |n| n.memory_request),
+        memory_limit: limit(own.memory_limit, |n| n.memory_limit),
+    }
+}
+
+/// A size in the kernel's terms.
+pub fn limits(size: Size) -> LinuxResources {
     LinuxResources {
-        cpu_period: n.cpu_limit.map_or(0, |_| CPU_PERIOD),
-        cpu_quota: n.cpu_limit.map_or(0, quota),
-        cpu_shares: shares(n.cpu_request.unwrap_or(0)),
-        memory_limit: n.memory_limit.unwrap_or(0),
-        oom_score_adj: oom_score(spec, n, capacity),
+        cpu_period: if size.cpu_limit > 0 { CPU_PERIOD } else { 0 },
+        cpu_quota: if size.cpu_limit > 0 { quota(size.cpu_limit) } else { 0 },
+        cpu_shares: shares(size.cpu),
+        memory_limit: size.memory_limit,
         ..LinuxResources::default()
     }
 }
 
-fn oom_score(spec: &PodSpec, n: Numbers, capacity: i64) -> i64 {
+/// A container's resources.
+pub fn container(node: &NodeFacts, spec: &PodSpec, container: &Container) -> LinuxResources {
+    let facts = &node.resources;
+    let mut unified = BTreeMap::new();
+    if facts.oom_group {
+        unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+    }
+    if facts.swap {
+        unified.insert("memory.swap.max".to_owned(), "0".to_owned());
+    }
+    LinuxResources {
+        oom_score_adj: oom_score(spec, container, node.memory_capacity),
+        hugepages: huge_pages(facts, |name| container_huge_pages(spec, container, name)),
+        unified,
+        ..limits(size(spec, container))
+    }
+}
+
+/// The same for one that runs: what is not limited any more is lifted.
+pub fn resized(node: &NodeFacts, spec: &PodSpec, container: &Container) -> LinuxResources {
+    lift(self::container(node, spec, container))
+}
+
+/// Says of what is not limited that it is not.
+pub fn lift(mut limits: LinuxResources) -> LinuxResources {
+    for limit in [&mut limits.cpu_quota, &mut limits.memory_limit] {
+        if *limit == 0 {
+            *limit = -1;
+        }
+    }
+    limits
+}
+
+/// Limits of every size of page that the node has: 0 for those that nobody asks for.
+fn huge_pages(facts: &Facts, of: impl Fn(&str) -> i64) -> BTreeMap<String, u64> {
+    let limit = |size: &u64| {
+        let name = format!("{HUGE_PAGES}{}", binary(*size, ["", "Ki", "Mi", "Gi"]));
+        (binary(*size, ["B", "KB", "MB", "GB"]), u64::try_from(of(&name)).unwrap_or(0))
+    };
+    facts.huge_pages.iter().map(limit).collect()
+}
+
+/// A size in the largest unit that it is whole in: `2MB` is the kernel's name, `2Mi` the API's.
+fn binary(mut size: u64, units: [&str; 4]) -> String {
+    let mut unit = 0;
+    while unit + 1 < units.len() && size >= 1024 && size.is_multiple_of(1024) {
+        size /= 1024;
+        unit += 1;
+    }
+    format!("{size}{}", units[unit])
+}
+
+/// A container without limits of huge pages has the pod's.
+fn container_huge_pages(spec: &PodSpec, container: &Container, name: &str) -> i64 {
+    let own = container.resources.as_ref();
+    let has_any = own.iter().flat_map(|r| r.limits.iter().flatten()).any(|(n, _)| n.starts_with(HUGE_PAGES));
+    let from = if has_any { own } else { requests::pod_level(spec) };
+    // The same page size may be spelled otherwise (`1024Ki`).
+    requests::page_limit(from, name)
+}
+
+fn oom_score(spec: &PodSpec, container: &Container, capacity: i64) -> i64 {
     if spec.priority_class_name.as_deref() == Some("system-node-critical") {
         return -997;
     }
@@ -118,70 +240,45 @@ fn oom_score(spec: &PodSpec, n: Numbers, capacity: i64) -> i64 {
         QosClass::Guaranteed => -997,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
-            let part = i128::from(n.memory_request.unwrap_or(0)) * 1000 / i128::from(capacity.max(1));
+            let asked = |c: &Container| numbers(c).memory_request.unwrap_or(0);
+            let mut memory = asked(container);
+            // A sidecar is not killed before those it serves.
+            let init = spec.init_containers.iter().flatten();
+            if is_sidecar(container) && init.into_iter().any(|c| c.name == container.name) {
+                memory = memory.max(spec.containers.iter().map(asked).min().unwrap_or(0));
+            }
+            let memory = memory.saturating_add(share_of_the_rest(spec));
+            let part = i128::from(memory) * 1000 / i128::from(capacity.max(1));
             let score = 1000 - i64::try_from(part).unwrap_or(1000);
             if score == 1000 { 999 } else { score.max(3) }
         }
     }
 }
 
-/// The limits of the pod's own cgroup: shares always, quota and memory only when every container has them.
+/// What the pod requests and no container does is everybody's in equal parts.
+fn share_of_the_rest(spec: &PodSpec) -> i64 {
+    let Some(pods) = read(requests::pod_level(spec)).memory_request else { return 0 };
+    let of_containers = requests::at_most(spec, |c| Some(numbers(c).memory_request.unwrap_or(0)));
+    let count = i64::try_from(all(spec).count()).unwrap_or(1).max(1);
+    pods.saturating_sub(of_containers.unwrap_or(0)).max(0) / count
+}
+
+/// The limits of the pod's own cgroup.
 pub fn pod(spec: &PodSpec) -> LinuxResources {
-    let cpu_limit = at_most(spec, |n| n.cpu_limit);
+    limits(pod_size(spec))
+}
+
+/// The same for a pod of this size, with all that the node limits besides.
+pub fn pod_cgroup(node: &NodeFacts, spec: &PodSpec, size: Size) -> LinuxResources {
     LinuxResources {
-        cpu_shares: shares(at_most(spec, |n| Some(n.cpu_request.unwrap_or(0))).unwrap_or(0)),
-        cpu_period: cpu_limit.map_or(0, |_| CPU_PERIOD),
-        cpu_quota: cpu_limit.map_or(0, quota),
-        memory_limit: at_most(spec, |n| n.memory_limit).unwrap_or(0),
-        ..LinuxResources::default()
+        pids_limit: node.resources.pids_limit,
+        hugepages: huge_pages(&node.resources, |name| requests::pod_pages(spec, name)),
+        ..limits(size)
     }
-}
-
-/// The most that a pod uses at any time: its regular containers with all sidecars, or an init container with the sidecars
-/// before it. `None` if one of them has no such number.
-fn at_most(spec: &PodSpec, of: impl Fn(&Numbers) -> Option<i64>) -> Option<i64> {
-    most(spec, |container| of(&numbers(container)))
-}
-
-fn most(spec: &PodSpec, of: impl Fn(&Container) -> Option<i64>) -> Option<i64> {
-    let (mut sidecars, mut most) = (0_i64, 0_i64);
-    for container in spec.init_containers.iter().flatten() {
-        let own = of(container)?;
-        if is_sidecar(container) {
-            sidecars = sidecars.saturating_add(own);
-        } else {
-            most = most.max(sidecars.saturating_add(own));
-        }
-    }
-    let mut regular = sidecars;
-    for container in &spec.containers {
-        regular = regular.saturating_add(of(container)?);
-    }
-    Some(most.max(regular))
-}
-
-/// What the pod asks of the node at any time, in the node's units (`cpu` in thousandths, all else whole): the resources that
-/// a node has by itself. Of others it has none to give, and a kubelet passes over them (`kubelet-static-pods.md 5.5`).
-pub fn requests(spec: &PodSpec) -> BTreeMap<String, i64> {
-    let native =
-        |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
-    let of = |container: &Container, name: &str| {
-        let text = container.resources.as_ref().and_then(|r| r.requests.as_ref()?.get(name));
-        let amount = text.and_then(|text| text.0.parse::<Amount>().ok());
-        amount.map_or(0, |a| if name == "cpu" { a.thousandths() } else { a.whole() })
-    };
-    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let named = all.flat_map(|c| c.resources.iter().flat_map(|r| r.requests.iter().flatten()));
-    let names: BTreeSet<&String> = named.map(|(name, _)| name).filter(|name| native(name)).collect();
-    let sum = |name: &String| Some((name.clone(), most(spec, |c| Some(of(c, name)))?));
-    names.into_iter().filter_map(sum).filter(|(_, amount)| *amount > 0).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use k8s_openapi::api::core::v1::ResourceRequirements;
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
     use super::*;
@@ -197,11 +294,16 @@ mod tests {
         PodSpec { containers: vec![container], ..PodSpec::default() }
     }
 
+    fn made(spec: &PodSpec) -> LinuxResources {
+        let node = NodeFacts { memory_capacity: 8 << 30, ..NodeFacts::default() };
+        container(&node, spec, &spec.containers[0])
+    }
+
     #[test]
     fn limits_of_both_make_a_pod_guaranteed() {
         let spec = pod_of(&[("cpu", "500m"), ("memory", "64Mi")], &[]);
         assert_eq!(qos_class(&spec), QosClass::Guaranteed);
-        let r = container(&spec, &spec.containers[0], 8 << 30);
+        let r = made(&spec);
         assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period), (512, 50_000, 100_000));
         assert_eq!((r.memory_limit, r.oom_score_adj), (64 << 20, -997));
         assert_eq!((pod(&spec).memory_limit, pod(&spec).cpu_quota), (64 << 20, 50_000));
@@ -211,7 +313,7 @@ mod tests {
     fn a_smaller_request_makes_it_burstable() {
         let spec = pod_of(&[("memory", "2Gi")], &[("memory", "1Gi")]);
         assert_eq!(qos_class(&spec), QosClass::Burstable);
-        let r = container(&spec, &spec.containers[0], 8 << 30);
+        let r = made(&spec);
         assert_eq!((r.oom_score_adj, r.cpu_shares, r.cpu_period), (875, 2, 0));
     }
 
@@ -219,30 +321,15 @@ mod tests {
     fn nothing_asked_is_best_effort() {
         let spec = pod_of(&[], &[]);
         assert_eq!(qos_class(&spec), QosClass::BestEffort);
-        assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, 1000);
+        assert_eq!(made(&spec).oom_score_adj, 1000);
         assert_eq!(pod(&spec).memory_limit, 0);
-    }
-
-    #[test]
-    fn a_pod_asks_for_the_most_that_it_uses_at_any_time() {
-        let one = |more: &str, cpu: &str, memory: &str| -> Container {
-            let requests = format!("requests: {{cpu: {cpu}, memory: {memory}, example.com/gpu: 1}}");
-            serde_yaml::from_str(&format!("{{name: c, {more} resources: {{{requests}}}}}")).unwrap()
-        };
-        let mut spec =
-            PodSpec { containers: vec![one("", "100m", "1Mi"), one("", "1", "2Mi")], ..PodSpec::default() };
-        let asked = |spec: &PodSpec| requests(spec).into_values().collect::<Vec<_>>();
-        assert_eq!(requests(&spec), [("cpu".to_owned(), 1100), ("memory".to_owned(), 3 << 20)].into());
-        spec.init_containers = Some(vec![one("restartPolicy: Always,", "50m", "1Mi"), one("", "1", "9Mi")]);
-        assert_eq!(asked(&spec), [1150, 10 << 20], "an init container beside the sidecar before it");
-        assert_eq!(requests(&PodSpec::default()), BTreeMap::new());
     }
 
     #[test]
     fn a_zero_counts_as_nothing() {
         let spec = pod_of(&[("cpu", "0"), ("memory", "0")], &[("cpu", "0")]);
         assert_eq!(qos_class(&spec), QosClass::BestEffort);
-        let r = container(&spec, &spec.containers[0], 8 << 30);
+        let r = made(&spec);
         assert_eq!((r.cpu_quota, r.cpu_shares, r.memory_limit), (0, 2, 0));
     }
 
@@ -275,14 +362,14 @@ mod tests {
     fn the_node_critical_class_is_protected_like_a_guaranteed_pod() {
         let mut spec = pod_of(&[], &[]);
         spec.priority_class_name = Some("system-node-critical".into());
-        assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, -997);
+        assert_eq!(made(&spec).oom_score_adj, -997);
     }
 
     #[test]
     fn no_score_of_a_burstable_pod_reaches_that_of_another_class() {
         for (request, score) in [("1", 999), ("7Gi", 125), ("8Gi", 3), ("80Gi", 3)] {
             let spec = pod_of(&[], &[("memory", request)]);
-            assert_eq!(container(&spec, &spec.containers[0], 8 << 30).oom_score_adj, score, "{request}");
+            assert_eq!(made(&spec).oom_score_adj, score, "{request}");
         }
     }
 

@@ -43,7 +43,7 @@ pub use pod::PodHandle;
 
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
-use crate::config::{Config, RuntimeChoice, RuntimeFlags, own_labels};
+use crate::config::{Config, Limits, RuntimeChoice, RuntimeFlags, own_labels};
 use crate::credentials::{Places, Sources};
 use crate::images;
 use crate::manifest::{self, FileReport};
@@ -243,6 +243,7 @@ impl Builder {
             },
             image_gc: image_gc::Policy::default(),
             log_rotation: Some(log_rotation::Policy::default()),
+            limits: Limits::default(),
             dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
             seccomp_default: self.seccomp_default,
             max_restart_period: crate::plan::backoff::MAX,

@@ -14,6 +14,7 @@ mod plan;
 mod pods;
 mod probes;
 mod pulls;
+mod resize;
 mod room;
 mod rotation;
 mod security;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use podstead::plan::backoff::BACKOFF;
 use podstead::plan::{
-    Action, CLAIM, Claim, ContainerPlan, Desired, Failure, FailureKey, Known, Observed, Plan, Pod, Probed,
-    Probes, Qos, Rank, Refusal, RestartPolicy, RestartRule, Role, Room, Verb,
+    Action, CLAIM, Claim, ContainerPlan, Desired, FRAME, Failure, FailureKey, Known, Observed, Plan, Pod,
+    Probed, Probes, Qos, Rank, Refusal, RestartPolicy, RestartRule, Role, Room, SIZE, Size, Sizes, Verb,
 };
 use podstead_runtime::{
     Container, ContainerState, PodIdentity, PodUid, Retry, Sandbox, SandboxState, Snapshot, Time, labels,
@@ -48,6 +48,12 @@ pub struct Case {
     /// What probes say of instances: `starting`, `started`, `ready`, `failed`.
     #[serde(default)]
     probed: BTreeMap<String, String>,
+    /// What was noted of the sizes of pod `u1`: its own under `pod`, those of instances under their ids.
+    #[serde(default)]
+    sizes: BTreeMap<String, Vec<String>>,
+    /// The quality of service that pods' host sides were made for.
+    #[serde(default)]
+    classes: BTreeMap<String, String>,
     #[serde(default)]
     known: KnownIn,
 }
@@ -103,6 +109,11 @@ struct PodIn {
     /// Instead of `containers`, with more to say.
     #[serde(default)]
     regular: Vec<PlanIn>,
+    /// Of its cgroup, as it is written down.
+    #[serde(default)]
+    size: String,
+    #[serde(default)]
+    class: String,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +123,13 @@ struct PlanIn {
     name: String,
     #[serde(default = "h1")]
     hash: String,
+    #[serde(default)]
+    frame: String,
+    #[serde(default)]
+    size: String,
+    /// `cpu`, `memory`: whose change restarts it.
+    #[serde(default)]
+    restarts_for: Vec<String>,
     #[serde(default)]
     sidecar: bool,
     #[serde(default)]
@@ -143,6 +161,10 @@ impl PlanIn {
             name: self.name.clone(),
             image: format!("{}:1", self.name),
             hash: self.hash.clone(),
+            frame: self.frame.clone(),
+            size: size(&self.size),
+            restarts_for_cpu: self.restarts_for.iter().any(|r| r == "cpu"),
+            restarts_for_memory: self.restarts_for.iter().any(|r| r == "memory"),
             role: if self.sidecar { Role::Sidecar } else { role },
             restart_policy: self.restart_policy,
             restart_rules: rules.map(rule).collect(),
@@ -156,6 +178,10 @@ impl PlanIn {
             },
         }
     }
+}
+
+fn size(text: &str) -> Size {
+    if text.is_empty() { Size::default() } else { text.parse().expect("a size") }
 }
 
 fn thirty() -> u64 {
@@ -205,6 +231,11 @@ struct ContainerIn {
     attempt: u32,
     #[serde(default = "h1")]
     hash: String,
+    /// Empty in instances of versions that wrote none.
+    #[serde(default)]
+    frame: String,
+    #[serde(default)]
+    size: String,
     /// The pause after it, seconds.
     #[serde(default)]
     backoff: u64,
@@ -286,8 +317,22 @@ impl Case {
             since: self.since.iter().map(|(uid, second)| (uid.as_str().into(), at(*second))).collect(),
             hooked: self.hooked.iter().map(|id| id.as_str().into()).collect(),
             messages: BTreeMap::new(),
+            sizes: self.sizes(),
+            classes: self.classes.iter().map(|(uid, class)| (uid.as_str().into(), class.clone())).collect(),
             probed: self.probed.iter().map(|(id, said)| (id.as_str().into(), probed(said))).collect(),
         }
+    }
+
+    fn sizes(&self) -> BTreeMap<PodUid, Sizes> {
+        let mut sizes = Sizes::default();
+        for (owner, all) in &self.sizes {
+            let all = all.iter().map(|text| size(text)).collect();
+            match owner.as_str() {
+                "pod" => sizes.pod = all,
+                id => drop(sizes.containers.insert(id.into(), all)),
+            }
+        }
+        if self.sizes.is_empty() { BTreeMap::new() } else { BTreeMap::from([("u1".into(), sizes)]) }
     }
 
     pub fn known(&self) -> Known {
@@ -356,6 +401,8 @@ impl PodIn {
             host_network: self.host_network,
             restart_policy: self.restart_policy,
             grace: Duration::from_secs(self.grace),
+            size: size(&self.size),
+            class: self.class.clone(),
             deadline: self.deadline.map(Duration::from_secs),
             claim: claim(&self.claim),
             rank: Rank { critical: self.critical, qos: self.qos, arrived: at(self.arrived) },
@@ -410,6 +457,10 @@ impl ContainerIn {
             (labels::TERMINATION_GRACE.to_owned(), self.grace.to_string()),
             (BACKOFF.to_owned(), self.backoff.to_string()),
         ]);
+        if !self.frame.is_empty() {
+            annotations.insert(FRAME.to_owned(), self.frame.clone());
+            annotations.insert(SIZE.to_owned(), size(&self.size).to_string());
+        }
         if self.pre_stop {
             annotations.insert(labels::PRE_STOP.to_owned(), "{}".to_owned());
         }
@@ -440,7 +491,7 @@ impl ContainerIn {
 
 impl FailureIn {
     fn known(&self) -> (FailureKey, Failure) {
-        const ALL: [Verb; 12] = [
+        const ALL: [Verb; 14] = [
             Verb::Prepare,
             Verb::EnsureImage,
             Verb::RunSandbox,
@@ -453,6 +504,8 @@ impl FailureIn {
             Verb::StopSandbox,
             Verb::RemoveSandbox,
             Verb::Clean,
+            Verb::Update,
+            Verb::ResizePod,
         ];
         let verb = ALL.into_iter().find(|v| v.to_string() == self.verb).expect("a verb as the plan words it");
         let retry = match self.retry.as_str() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use podstead::plan::{
     self, Action, CLAIM, Desired, JobId, Jobs, Known, Observed, Plan, Pod, Probed, Reading, Refusal, Room,
-    Verb,
+    Sizes, Verb,
 };
 use podstead_fake::World;
 use podstead_runtime::{
@@ -14,6 +14,7 @@ use podstead_runtime::{
 };
 
 use crate::laws::{Broken, Laws, Who};
+use crate::resize::{self, Cgroup};
 use crate::rng::Rng;
 
 /// The owner under test.
@@ -30,6 +31,10 @@ pub struct Host {
     pub since: BTreeMap<PodUid, Time>,
     /// Instances whose postStart hook is over.
     pub hooked: BTreeSet<ContainerId>,
+    /// What was noted about sizes.
+    pub sizes: BTreeMap<PodUid, Sizes>,
+    /// Pods' cgroups.
+    pub cgroups: BTreeMap<PodUid, Cgroup>,
     /// What probes say; the agent keeps it over its deaths.
     pub probed: BTreeMap<ContainerId, Probed>,
 }
@@ -130,6 +135,8 @@ impl Sim {
             attempt_floor: self.host.logs.clone(),
             since: self.host.since.clone(),
             hooked: self.host.hooked.clone(),
+            sizes: self.host.sizes.clone(),
+            classes: self.host.cgroups.iter().map(|(uid, c)| (uid.clone(), c.class.clone())).collect(),
             probed: self.host.probed.clone(),
             ..Observed::default()
         };
@@ -187,6 +194,9 @@ impl Sim {
         let roll = self.rng.below(100);
         let who = if flight.job.is_some() { Who::Agent } else { Who::Ghost };
         let outcome = if roll < weather.fail {
+            if self.rng.chance(50) {
+                resize::part(&mut self.host, &mut self.world, &flight.action, 1);
+            }
             Err(format!("it failed ({retry:?})"))
         } else {
             let done = self.effect(&flight).map_err(|e| e.to_string());
@@ -226,6 +236,7 @@ impl Sim {
                 let pod = pod.ok_or_else(gone)?;
                 self.host.dirs.insert(uid.clone(), pod.identity.clone());
                 self.host.since.entry(uid.clone()).or_insert(world.now);
+                resize::prepare(&mut self.host, pod);
             }
             Action::EnsureImage { image, .. } => return Ok(Some(world.add_image(image))),
             Action::RunSandbox { attempt, .. } => {
@@ -241,6 +252,9 @@ impl Sim {
                     annotations: annotations.clone(),
                     ..ContainerSpec::default()
                 };
+                if let Some(plan) = pod.all().find(|c| c.name == *container) {
+                    spec.resources = resize::limits(plan.size);
+                }
                 if container.ends_with("-hook") {
                     spec.annotations.insert(labels::PRE_STOP.to_owned(), "{}".to_owned());
                 }
@@ -259,6 +273,13 @@ impl Sim {
             }
             Action::PreStop { .. } => {}
             Action::StopContainer { id, grace, .. } => world.stop_container(OURS, id, *grace)?,
+            Action::UpdateResources { id, .. } => {
+                // One that is not there is refused, after the doubt was noted.
+                let there = world.running(OURS, id, "resizing");
+                resize::part(&mut self.host, world, &flight.action, if there.is_ok() { 3 } else { 1 });
+                there?;
+            }
+            Action::ResizePod { .. } => resize::part(&mut self.host, world, &flight.action, 3),
             Action::RemoveContainer { id, .. } => world.remove_container(OURS, id)?,
             Action::StopSandbox { id, .. } => world.stop_sandbox(OURS, id)?,
             Action::RemoveSandbox { id, .. } => world.remove_sandbox(OURS, id)?,
@@ -266,6 +287,8 @@ impl Sim {
                 self.host.dirs.remove(uid);
                 self.host.logs.retain(|key, _| key.0 != *uid);
                 self.host.since.remove(uid);
+                self.host.sizes.remove(uid);
+                self.host.cgroups.remove(uid);
                 self.laws.cleaned(uid);
             }
         }
@@ -279,6 +302,11 @@ impl Sim {
         self.known = Known::default();
         self.jobs = Jobs::default();
         (self.begun, self.taken) = (None, None);
+        // A resize that was under way got as far as it did.
+        for flight in &self.flights {
+            let stage = self.rng.below(3);
+            resize::part(&mut self.host, &mut self.world, &flight.action, stage);
+        }
         let rng = &mut self.rng;
         self.flights.retain(|_| rng.chance(60));
         for flight in &mut self.flights {
@@ -286,8 +314,8 @@ impl Sim {
         }
         // The agent's own work dies with it; only what was sent to the runtime can still arrive.
         let own = |verb| {
-            use Verb::{Clean, EnsureImage, PostStart, PreStop, Prepare};
-            matches!(verb, Prepare | Clean | EnsureImage | PostStart | PreStop)
+            use Verb::{Clean, EnsureImage, PostStart, PreStop, Prepare, ResizePod, Update};
+            matches!(verb, Prepare | Clean | EnsureImage | PostStart | PreStop | ResizePod | Update)
         };
         self.flights.retain(|f| !own(f.action.verb()));
         self.desired = Desired { room: Some(self.room.clone()), ..Desired::default() };

@@ -11,6 +11,7 @@ use podstead_runtime::{
 
 use crate::driver::{Host, OURS};
 use crate::order::{Order, PROBE_GRACE, SIDECAR};
+use crate::resize;
 use crate::room::Rooms;
 use crate::rounds::{asks, round};
 
@@ -85,6 +86,7 @@ impl Laws {
         self.order.begins(step, desired, seen, now)?;
         self.rooms.tears_down(step);
         self.rooms.begins(step, others, desired, world, &self.ghosts.sandboxes)?;
+        resize::begins(step, desired, seen)?;
         let (action, uid) = (&step.action, step.action.uid());
         if let Some(other) = others.iter().find(|other| clash(action, other)) {
             return Err(format!("two jobs at once: {action} and {other}"));

@@ -5,6 +5,7 @@
 mod driver;
 mod laws;
 mod order;
+mod resize;
 mod rng;
 mod room;
 mod rounds;

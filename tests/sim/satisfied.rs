@@ -1,11 +1,12 @@
 //! Whether a pod is as its manifest wants it, in a world where nothing happens any more.
 
-use podstead::plan::{ContainerPlan, Pod, RestartPolicy, Role};
+use podstead::plan::{ContainerPlan, FRAME, Pod, RestartPolicy, Role};
 use podstead_fake::World;
-use podstead_runtime::{Container, ContainerState, SandboxState, labels};
+use podstead_runtime::{Container, ContainerState, SandboxState};
 
 use crate::driver::{Host, OURS};
 use crate::laws::Broken;
+use crate::resize;
 use crate::rounds::round;
 
 /// The policy that holds for a container, written a second time.
@@ -57,8 +58,7 @@ pub fn satisfied(world: &World, host: &Host, pod: &Pod) -> Result<(), Broken> {
         if dead > 1 {
             return Err(format!("{uid}: {dead} dead instances of {} are kept", wanted.name));
         }
-        let hash_fits =
-            |c: &Container| c.annotations.get(labels::CONTAINER_HASH).is_some_and(|h| *h == wanted.hash);
+        let hash_fits = |c: &Container| c.annotations.get(FRAME).is_some_and(|h| *h == wanted.frame);
         let state = instances.first().map(|c| (&c.state, hash_fits(c), &c.sandbox));
         if let Some(first) = instances.first().filter(|c| c.is_running()) {
             let failed = host.probed.get(&first.id).is_some_and(|p| !p.alive);
@@ -104,6 +104,9 @@ pub fn satisfied(world: &World, host: &Host, pod: &Pod) -> Result<(), Broken> {
     }
     if active && ready.iter().any(|s| s.host_network != pod.host_network) {
         return Err(format!("{uid}: wrong network"));
+    }
+    if active {
+        resize::settled(world, host, pod)?;
     }
     if active && !host.dirs.contains_key(uid) {
         return Err(format!("{uid}: runs without its directory"));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use podstead::plan::{
     ContainerPlan, Desired, HostPort, Pod, Probed, Probes, Qos, Rank, RestartPolicy, RestartRule, Role, Room,
+    Size,
 };
 use podstead_runtime::{ContainerState, PodIdentity, PodUid, SandboxState};
 
@@ -192,7 +193,9 @@ fn manifests(sim: &mut Sim) {
     let full = format!("p{name}-node");
     let there: Vec<PodUid> =
         sim.manifests.values().filter(|p| p.identity.name == full).map(|p| p.identity.uid.clone()).collect();
+    let kept = there.iter().find(|uid| uid.as_str().ends_with("-v0")).cloned();
     match sim.rng.below(10) {
+        _ if kept.is_some() && sim.rng.chance(60) => resize(sim, &kept.unwrap_or_default()),
         0..3 => {
             for uid in there {
                 sim.manifests.remove(&uid);
@@ -237,6 +240,7 @@ fn add(sim: &mut Sim, name: u64) {
     };
     more(&mut pod, name, version, edition);
     claims(&mut pod, name, version);
+    sizes(sim, &mut pod, fixed);
     sim.note(|| format!("manifest {uid} edition {edition} with {count} containers"));
     sim.manifests.insert(uid, pod);
 }
@@ -262,8 +266,47 @@ fn container(name: &str, edition: u64) -> ContainerPlan {
         name: name.to_owned(),
         image: "img".to_owned(),
         hash: format!("h{edition}"),
+        frame: format!("f{edition}"),
         ..ContainerPlan::default()
     }
+}
+
+/// Nothing but sizes changes.
+fn resize(sim: &mut Sim, uid: &PodUid) {
+    let Some(mut pod) = sim.manifests.remove(uid) else { return };
+    let class = pod.class.clone();
+    sizes(sim, &mut pod, true);
+    pod.class = class;
+    sim.note(|| format!("manifest {uid} resized"));
+    sim.manifests.insert(uid.clone(), pod);
+}
+
+/// Of a pod that keeps its uid, sizes change as well, and seldom its quality of service.
+fn sizes(sim: &mut Sim, pod: &mut Pod, fixed: bool) {
+    const SIZES: [Size; 4] = [
+        Size { cpu: 100, cpu_limit: 200, memory: 10, memory_limit: 64 },
+        Size { cpu: 400, cpu_limit: 800, memory: 10, memory_limit: 64 },
+        Size { cpu: 100, cpu_limit: 200, memory: 20, memory_limit: 256 },
+        Size { cpu: 100, cpu_limit: 0, memory: 10, memory_limit: 0 },
+    ];
+    let class = if fixed && sim.rng.chance(15) { "Guaranteed" } else { "Burstable" };
+    class.clone_into(&mut pod.class);
+    let mut total = Size { cpu_limit: 1, memory_limit: 1, ..Size::default() };
+    for container in pod.init.iter_mut().chain(&mut pod.containers) {
+        let number = if fixed { sim.rng.below(4) } else { 0 };
+        let size = SIZES[usize::try_from(number).unwrap_or(0)];
+        container.hash = format!("h{}s{number}", container.frame.trim_start_matches('f'));
+        container.size = size;
+        container.restarts_for_memory = container.name == "c1";
+        let limit = |sum: i64, one: i64| if sum == 0 || one == 0 { 0 } else { sum + one };
+        total = Size {
+            cpu: total.cpu + size.cpu,
+            cpu_limit: limit(total.cpu_limit, size.cpu_limit),
+            memory: total.memory + size.memory,
+            memory_limit: limit(total.memory_limit, size.memory_limit),
+        };
+    }
+    pod.size = total;
 }
 
 /// Init containers, sidecars, hooks, probes, policies of containers, deadlines. A name that ends with `-hook` has a

@@ -95,6 +95,7 @@ pub struct World {
     sandboxes: BTreeMap<SandboxId, Owned<Sandbox>>,
     containers: BTreeMap<ContainerId, Owned<Container>>,
     images: BTreeMap<String, Image>,
+    resources: BTreeMap<ContainerId, LinuxResources>,
     born: u64,
 }
 
@@ -209,6 +210,7 @@ impl World {
         } else {
             sandbox_spec.log_directory.join(&spec.log_path)
         };
+        self.resources.insert(id.clone(), spec.resources.clone());
         let object = Container {
             id: id.clone(),
             sandbox: sandbox.clone(),
@@ -270,14 +272,34 @@ impl World {
         }
         self.end(id, 137, End::Forced);
         self.containers.remove(id);
+        self.resources.remove(id);
         self.events.push(Event::Removed { id: id.clone() });
         Ok(())
     }
 
-    /// Changes a container's resources: only that it is there is checked.
-    pub fn update_resources(&mut self, owner: &str, id: &ContainerId, _: &LinuxResources) -> Result<()> {
+    /// Changes a container's resources: of shares, quota and memory what is not 0.
+    pub fn update_resources(&mut self, owner: &str, id: &ContainerId, asked: &LinuxResources) -> Result<()> {
         let doing = format!("changing resources of container {id}");
-        self.container_of(owner, id)?.map(|_| ()).ok_or_else(|| Error::not_found(doing, "it"))
+        if self.container_of(owner, id)?.is_none() {
+            return Err(Error::not_found(doing, "it"));
+        }
+        let has = self.resources.entry(id.clone()).or_default();
+        let fields = [
+            (&mut has.cpu_shares, asked.cpu_shares),
+            (&mut has.cpu_quota, asked.cpu_quota),
+            (&mut has.memory_limit, asked.memory_limit),
+        ];
+        for (field, value) in fields {
+            if value != 0 {
+                *field = value;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a container may use.
+    pub fn resources(&self, id: &ContainerId) -> LinuxResources {
+        self.resources.get(id).cloned().unwrap_or_default()
     }
 
     /// Refused unless the container is `owner`'s and runs.

@@ -12,6 +12,7 @@ mod mountinfo;
 mod ownership;
 mod remains;
 mod removal;
+mod sizes;
 mod subpath;
 mod volumes;
 
@@ -31,6 +32,7 @@ pub use logs::{last_logged_attempt, make_log_dir};
 pub use message::{make_message, message_path, read_message};
 pub use remains::{Remains, remains, remove_empty};
 pub use removal::{remove, unmount_all};
+pub use sizes::{note_pod_size, note_size, sizes};
 pub use subpath::bind_sub_paths;
 pub use volumes::refresh;
 

@@ -156,12 +156,12 @@ fn medium(node: &NodeFacts, spec: &PodSpec, empty: &EmptyDirVolumeSource) -> Med
     }
 }
 
-/// The page sizes in bytes that a medium of huge pages can mean in this pod: the one it names, if a container asks for
-/// pages of it, else all that containers ask for. More or less than one is an error of the manifest.
+/// The page sizes in bytes that a medium of huge pages can mean in this pod: the one it names, if the pod or a container
+/// asks for pages of it, else all that they ask for. More or less than one is an error of the manifest.
 pub fn huge_page_sizes(spec: &PodSpec, medium: &str) -> Vec<u64> {
     let size = |text: &str| text.parse::<Amount>().ok().and_then(|size| u64::try_from(size.whole()).ok());
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let resources = containers.filter_map(|c| c.resources.as_ref());
+    let resources = containers.filter_map(|c| c.resources.as_ref()).chain(spec.resources.as_ref());
     let tables = resources.flat_map(|r| [r.requests.as_ref(), r.limits.as_ref()]).flatten();
     let mut asked: Vec<u64> =
         tables.flat_map(|t| t.keys()).filter_map(|key| size(key.strip_prefix("hugepages-")?)).collect();

@@ -1,0 +1,108 @@
+//! The cgroups above the pods': `kubepods` and its levels of quality of service (`kubelet-static-pods.md 4.5`). Blocking but
+//! for [`keep`]; touches the limits of these cgroups, and makes none.
+
+use std::sync::Arc;
+
+use podstead_runtime::{CgroupDriver, LinuxResources};
+use tokio::sync::watch;
+
+use super::cgroup::{CgroupError, Cgroups};
+use super::systemd;
+use crate::plan::Desired;
+use crate::pod::resources::{QosClass, shares};
+use crate::pod::{NodeFacts, identity};
+use crate::reconcile::View;
+
+/// What all pods together may use: what the node leaves for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allocatable {
+    /// Processors in thousandths; 0 for no limit.
+    pub cpu: i64,
+    /// Memory in bytes; 0 for no limit.
+    pub memory: i64,
+    /// Processes; 0 for no limit.
+    pub pids: i64,
+}
+
+/// The levels' limits, below the node's cgroup root: what the burstable pods request together, and least for those that
+/// request nothing.
+fn levels(allocatable: Allocatable, burstable: i64) -> [(&'static str, LinuxResources); 3] {
+    let shares = |milli| LinuxResources { cpu_shares: shares(milli), ..LinuxResources::default() };
+    let all = LinuxResources {
+        memory_limit: allocatable.memory,
+        pids_limit: Some(allocatable.pids).filter(|pids| *pids > 0),
+        ..shares(allocatable.cpu)
+    };
+    [("/kubepods", all), ("/kubepods/burstable", shares(burstable)), ("/kubepods/besteffort", shares(0))]
+}
+
+/// What the burstable pods request together, in thousandths of a processor.
+fn burstable(desired: &Desired) -> i64 {
+    let pods = desired.pods.values().filter(|pod| pod.class == QosClass::Burstable.as_str());
+    pods.map(|pod| pod.size.cpu).fold(0, i64::saturating_add)
+}
+
+/// Sets those that are there.
+fn set(node: &NodeFacts, cgroups: &Cgroups, allocatable: Allocatable, burstable: i64) -> Result<(), String> {
+    for (below, limits) in levels(allocatable, burstable) {
+        let path = format!("{}{below}", node.cgroup_root.trim_end_matches('/'));
+        match node.cgroup_driver {
+            CgroupDriver::Cgroupfs if cgroups.exists(&path) => {
+                cgroups.ensure(&path, &limits).map_err(|error: CgroupError| error.to_string())?;
+            }
+            CgroupDriver::Systemd if cgroups.exists(&identity::slice_path(&path)) => {
+                systemd::ensure(&identity::slice(&path), &limits).map_err(|error| error.to_string())?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sets them whenever what the pods request changes, and when their cgroups may have come.
+pub async fn keep(
+    node: Arc<NodeFacts>,
+    cgroups: Arc<Cgroups>,
+    allocatable: Allocatable,
+    mut view: watch::Receiver<View>,
+) {
+    let mut last = None;
+    while view.changed().await.is_ok() {
+        let now = {
+            let view = view.borrow_and_update();
+            (burstable(&view.desired), view.known.prepared.len())
+        };
+        if last.replace(now) == Some(now) {
+            continue;
+        }
+        let (node, cgroups) = (Arc::clone(&node), Arc::clone(&cgroups));
+        let done = tokio::task::spawn_blocking(move || set(&node, &cgroups, allocatable, now.0));
+        if let Ok(Err(error)) = done.await {
+            tracing::warn!("cannot limit the levels of pods: {error}");
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Pod, Size};
+
+    #[test]
+    fn a_level_has_what_its_pods_request_together() {
+        let pod = |class: &str, cpu| Pod {
+            class: class.to_owned(),
+            size: Size { cpu, ..Size::default() },
+            ..Pod::default()
+        };
+        let pods =
+            [("a", pod("Burstable", 500)), ("b", pod("Burstable", 1500)), ("c", pod("Guaranteed", 9000))];
+        let pods = pods.into_iter().map(|(uid, pod)| (uid.into(), pod)).collect();
+        assert_eq!(burstable(&Desired { pods, complete: true, room: None }), 2000);
+        let allocatable = Allocatable { cpu: 4000, memory: 5, pids: 0 };
+        let said: Vec<_> =
+            levels(allocatable, 2000).into_iter().map(|(_, l)| (l.cpu_shares, l.memory_limit)).collect();
+        assert_eq!(said, [(4096, 5), (2048, 0), (2, 0)]);
+    }
+}
