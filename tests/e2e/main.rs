@@ -11,6 +11,7 @@ mod offline;
 mod pods;
 mod probes;
 mod pulls;
+mod random;
 mod rotation;
 mod security;
 mod slices;

@@ -7,6 +7,9 @@
 
 mod case;
 mod flat;
+mod laws;
+mod random;
+mod schema;
 mod way;
 mod wire;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, ReflectMessage as _, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, ReflectMessage as _, Value};
 use serde_json::{Map, Value as Json};
 
 fn pool() -> &'static DescriptorPool {
@@ -29,12 +29,11 @@ fn of_message(message: &DynamicMessage) -> Json {
     if message.descriptor().name() == "Int64Value" {
         return message.get_field_by_name("value").and_then(|v| v.as_i64()).into();
     }
-    let fields =
-        message.fields().map(|(field, value)| (field.name().to_owned(), of(&field.kind(), value, &field)));
+    let fields = message.fields().map(|(field, value)| (field.name().to_owned(), of(&field.kind(), value)));
     Json::Object(fields.collect())
 }
 
-fn of(kind: &Kind, value: &Value, field: &FieldDescriptor) -> Json {
+fn of(kind: &Kind, value: &Value) -> Json {
     match value {
         Value::Bool(value) => Json::from(*value),
         Value::I32(value) => Json::from(*value),
@@ -50,13 +49,13 @@ fn of(kind: &Kind, value: &Value, field: &FieldDescriptor) -> Json {
             name.map_or_else(|| Json::from(*number), Json::from)
         }
         Value::Message(message) => of_message(message),
-        Value::List(all) => all.iter().map(|one| of(kind, one, field)).collect(),
+        Value::List(all) => all.iter().map(|one| of(kind, one)).collect(),
         Value::Map(all) => {
             let value_kind = kind.as_message().map(|entry| entry.map_entry_value_field().kind());
             let value_kind = value_kind.as_ref().unwrap_or(kind);
             let mut map = Map::new();
             for (key, value) in all {
-                map.insert(key.as_str().unwrap_or_default().to_owned(), of(value_kind, value, field));
+                map.insert(key.as_str().unwrap_or_default().to_owned(), of(value_kind, value));
             }
             Json::Object(map)
         }

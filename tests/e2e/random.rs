@@ -1,0 +1,147 @@
+//! Random pods that are accepted are really made, on both backends: the sandbox and every container, by the agent's own
+//! executor, and taken away again. A refusal is a fault of the translation, or of the admission.
+//!
+//! `PODSTEAD_RANDOM_PODS=200` makes more than the usual number, `PODSTEAD_RANDOM_SEED=7` others.
+
+#[path = "../translation/random.rs"]
+mod manifests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use podstead::backend::Backend;
+use podstead::events::Events;
+use podstead::execute::{Context, Executor, Failed};
+use podstead::images::Images;
+use podstead::manifest::validate;
+use podstead::node::cgroup::Cgroups;
+use podstead::plan::Action;
+use podstead::pod::{NodeFacts, identity, security};
+use podstead::testing::Node;
+use podstead_runtime::{ImageSpec, PodUid, Runtime, SandboxId};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::support::{Host, on_both};
+
+on_both!(random_pods_are_made_and_taken_away);
+
+const IMAGE: &str = "localhost/podstead/busybox:1";
+
+fn setting(name: &str, usual: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// The executor that an agent on this node would have.
+async fn executor(node: &Node) -> Executor<Backend> {
+    let (config, runtime) = (node.config(), Arc::clone(node.runtime_arc()));
+    let status = runtime.status().await.expect("the runtime's status");
+    let facts = NodeFacts {
+        root_dir: config.root_dir.clone(),
+        pod_logs_dir: config.pod_logs_dir.clone(),
+        cgroup_root: config.cgroup_root.clone(),
+        cgroup_driver: status.cgroup_driver.or(config.cgroup_driver).unwrap_or_default(),
+        node_name: config.node_name.clone(),
+        node_ips: config.node_ips.clone(),
+        memory_capacity: 8 << 30,
+        cpu_capacity: 4000,
+        storage_capacity: 100 << 30,
+        recursive_read_only: status.recursive_read_only,
+        dns: config.dns.clone(),
+        security: security::Facts { strict_groups: status.strict_groups, ..security::Facts::default() },
+        ..NodeFacts::default()
+    };
+    Executor {
+        runtime,
+        node: Arc::new(facts),
+        cgroups: Arc::new(Cgroups::discover().expect("cgroups")),
+        images: Arc::new(Images::open(&config.images)),
+        events: Events::open(&config.root_dir),
+    }
+}
+
+/// One pod on its way.
+struct One<'a> {
+    executor: &'a Executor<Backend>,
+    uid: PodUid,
+    context: Context,
+}
+
+impl One<'_> {
+    async fn act(&self, action: Action) -> Result<(), Failed> {
+        self.executor.execute(&action, &self.context).await.map(drop)
+    }
+
+    /// Makes the sandbox and every container.
+    async fn make(&mut self, image_id: &str) -> Result<(), Failed> {
+        let uid = || self.uid.clone();
+        self.act(Action::PreparePod { uid: uid() }).await?;
+        self.act(Action::RunSandbox { uid: uid(), attempt: 0 }).await?;
+        let sandbox = self.sandbox().await;
+        let pod = self.context.pod.clone().expect("a pod");
+        let spec = pod.spec.as_ref().expect("a spec");
+        for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+            self.act(Action::CreateContainer {
+                uid: uid(),
+                sandbox: sandbox.clone(),
+                container: container.name.clone(),
+                attempt: 0,
+                image_id: image_id.to_owned(),
+                annotations: BTreeMap::new(),
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn sandbox(&mut self) -> SandboxId {
+        let all = self.executor.runtime.observe().await.expect("observe").sandboxes;
+        let own = all.into_iter().find(|s| s.pod.uid == self.uid).expect("a sandbox");
+        self.context.ips = own.ips.unwrap_or_default();
+        own.id
+    }
+
+    /// Takes away whatever there is of it.
+    async fn end(&self) {
+        let seen = self.executor.runtime.observe().await.expect("observe");
+        for container in seen.containers.iter().filter(|c| c.pod_uid() == self.uid) {
+            self.executor.runtime.remove_container(&container.id).await.expect("remove a container");
+        }
+        for sandbox in seen.sandboxes.iter().filter(|s| s.pod.uid == self.uid) {
+            self.executor.runtime.stop_sandbox(&sandbox.id).await.expect("stop the sandbox");
+            self.executor.runtime.remove_sandbox(&sandbox.id).await.expect("remove the sandbox");
+        }
+        self.act(Action::CleanPod { uid: self.uid.clone() }).await.expect("clean up");
+    }
+}
+
+async fn random_pods_are_made_and_taken_away(host: &Host) {
+    let node = host.bare_node().await;
+    let executor = executor(&node).await;
+    let image = executor.runtime.image(&ImageSpec::from(IMAGE)).await.expect("ask").expect("the image").id;
+    let host_dir = node.dir().join("of-the-node");
+    std::fs::create_dir(&host_dir).expect("a directory of the node");
+    let scope =
+        manifests::Scope { image: IMAGE.into(), host_dir: host_dir.display().to_string(), real: true };
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&setting("PODSTEAD_RANDOM_SEED", 1).to_le_bytes());
+    let chance = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(Config::default(), chance);
+    let pods = manifests::pod(&scope);
+    let mut wrong = Vec::new();
+    for number in 0..setting("PODSTEAD_RANDOM_PODS", 25) {
+        let manifest = pods.new_tree(&mut runner).expect("a pod").current().to_string();
+        let read = validate(manifest.as_bytes(), Path::new("/m/random.yaml"), "node");
+        let pod = Arc::new(read.unwrap_or_else(|why| panic!("{why:?}: {manifest}")).remove(0).pod);
+        let uid = identity::identity(&pod).uid;
+        let context = Context { pod: Some(pod), ..Context::default() };
+        let mut one = One { executor: &executor, uid, context };
+        if let Err(failed) = one.make(&image).await {
+            wrong.push(format!("{number}: {}\n{manifest}\n", failed.message));
+        }
+        one.end().await;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(node.left().await.expect("look"), [""; 0]);
+}
