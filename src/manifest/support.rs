@@ -420,6 +420,11 @@ pub const TABLE: &[(&str, Support)] = &[
     ("status", Dropped("the status is observed, not given")),
 ];
 
+/// All rows, in the order of the documentation.
+pub fn table() -> impl Iterator<Item = (&'static str, Support)> {
+    TABLE.iter().copied()
+}
+
 /// The row of a path; `None` when an ancestor's row speaks for it or the field is unknown.
 ///
 /// An init container has the fields of a regular one, with the same support.

@@ -1,5 +1,5 @@
 //! Random pods that are accepted are really made, on both backends: the sandbox and every container, by the agent's own
-//! executor, and taken away again. A refusal is a fault of the translation, or of the admission.
+//! executor, started, and taken away again. A refusal is a fault of the translation, or of the admission.
 //!
 //! `PODSTEAD_RANDOM_PODS=200` makes more than the usual number, `PODSTEAD_RANDOM_SEED=7` others.
 
@@ -9,6 +9,7 @@ mod manifests;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use podstead::backend::Backend;
 use podstead::events::Events;
@@ -19,7 +20,7 @@ use podstead::node::cgroup::Cgroups;
 use podstead::plan::Action;
 use podstead::pod::{NodeFacts, identity, security};
 use podstead::testing::Node;
-use podstead_runtime::{ImageSpec, PodUid, Runtime, SandboxId};
+use podstead_runtime::{Container, ContainerId, ImageSpec, PodUid, Runtime, SandboxId};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -73,17 +74,17 @@ impl One<'_> {
         self.executor.execute(&action, &self.context).await.map(drop)
     }
 
-    /// Makes the sandbox and every container.
+    /// Makes the sandbox, makes and starts every container. CRI servers leave much of the making to the start.
     async fn make(&mut self, image_id: &str) -> Result<(), Failed> {
-        let uid = || self.uid.clone();
-        self.act(Action::PreparePod { uid: uid() }).await?;
-        self.act(Action::RunSandbox { uid: uid(), attempt: 0 }).await?;
+        let uid = self.uid.clone();
+        self.act(Action::PreparePod { uid: uid.clone() }).await?;
+        self.act(Action::RunSandbox { uid: uid.clone(), attempt: 0 }).await?;
         let sandbox = self.sandbox().await;
         let pod = self.context.pod.clone().expect("a pod");
         let spec = pod.spec.as_ref().expect("a spec");
         for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
             self.act(Action::CreateContainer {
-                uid: uid(),
+                uid: uid.clone(),
                 sandbox: sandbox.clone(),
                 container: container.name.clone(),
                 attempt: 0,
@@ -91,8 +92,17 @@ impl One<'_> {
                 annotations: BTreeMap::new(),
             })
             .await?;
+            let id = self.container(&container.name).await;
+            self.act(Action::StartContainer { uid: uid.clone(), container: container.name.clone(), id })
+                .await?;
         }
         Ok(())
+    }
+
+    async fn container(&self, name: &str) -> ContainerId {
+        let all = self.executor.runtime.observe().await.expect("observe").containers;
+        let own = all.into_iter().find(|c| c.pod_uid() == self.uid && c.name == name);
+        own.expect("a container").id
     }
 
     async fn sandbox(&mut self) -> SandboxId {
@@ -104,13 +114,30 @@ impl One<'_> {
 
     /// Takes away whatever there is of it.
     async fn end(&self) {
-        let seen = self.executor.runtime.observe().await.expect("observe");
-        for container in seen.containers.iter().filter(|c| c.pod_uid() == self.uid) {
-            self.executor.runtime.remove_container(&container.id).await.expect("remove a container");
+        let runtime = &self.executor.runtime;
+        let own =
+            |all: Vec<Container>| all.into_iter().filter(|c| c.pod_uid() == self.uid).collect::<Vec<_>>();
+        // As the agent does it: again, until it is seen to be over. What ends by itself meanwhile confuses servers.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (sandboxes, stopped) = loop {
+            let seen = runtime.observe().await.expect("observe");
+            let all = own(seen.containers);
+            let mut outcomes = Vec::new();
+            for container in all.iter().filter(|c| c.is_running()) {
+                outcomes.push(runtime.stop_container(&container.id, Duration::ZERO).await);
+            }
+            if outcomes.is_empty() {
+                break (seen.sandboxes, all);
+            }
+            assert!(Instant::now() < deadline, "cannot be stopped: {outcomes:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        for container in stopped {
+            runtime.remove_container(&container.id).await.expect("remove a container");
         }
-        for sandbox in seen.sandboxes.iter().filter(|s| s.pod.uid == self.uid) {
-            self.executor.runtime.stop_sandbox(&sandbox.id).await.expect("stop the sandbox");
-            self.executor.runtime.remove_sandbox(&sandbox.id).await.expect("remove the sandbox");
+        for sandbox in sandboxes.iter().filter(|s| s.pod.uid == self.uid) {
+            runtime.stop_sandbox(&sandbox.id).await.expect("stop the sandbox");
+            runtime.remove_sandbox(&sandbox.id).await.expect("remove the sandbox");
         }
         self.act(Action::CleanPod { uid: self.uid.clone() }).await.expect("clean up");
     }

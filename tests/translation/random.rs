@@ -24,8 +24,10 @@ type Maybe = BoxedStrategy<Option<Json>>;
 const COMMON: [&str; 8] =
     ["CHOWN", "KILL", "SETUID", "SETGID", "NET_RAW", "NET_BIND_SERVICE", "AUDIT_WRITE", "FOWNER"];
 const MORE: [&str; 6] = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_TIME", "BPF", "ALL"];
-const PLACES: [&str; 7] = ["/data", "/data/a", "/data/a/b", "/var/lib/x", "/dev/shm", "/opt/", "/srv//y"];
-const ODD_PLACES: [&str; 4] = ["/etc/hosts", "/sys", "/etc/resolv.conf", "/dev/termination-log"];
+const PLACES: [&str; 5] = ["/data", "/var/lib/x", "/dev/shm", "/opt/", "/srv//y"];
+/// Within others, which must be writable or have them, and for files.
+const MORE_PLACES: [&str; 6] =
+    ["/data/a", "/data/a/b", "/etc/hosts", "/sys", "/etc/resolv.conf", "/dev/termination-log"];
 
 /// An object of the fields that are there.
 fn object(fields: Vec<(&'static str, Maybe)>) -> BoxedStrategy<Json> {
@@ -414,17 +416,15 @@ fn mounts(scope: &Scope, kind: Kind, privileged: bool) -> Maybe {
     if kind.volumes == 0 {
         return never();
     }
-    let places = if scope.real { PLACES.to_vec() } else { [&PLACES[..], &ODD_PLACES[..]].concat() };
+    let places = if scope.real { PLACES.to_vec() } else { [&PLACES[..], &MORE_PLACES[..]].concat() };
     let real = scope.real;
     let modes = move |place: &'static str| {
         let part = of(vec!["sub", "sub/part", "./x/"]);
         let recursive =
             if real { vec!["IfPossible", "Disabled"] } else { vec!["IfPossible", "Disabled", "Enabled"] };
-        let propagation = if privileged {
-            vec!["None", "HostToContainer", "Bidirectional"]
-        } else {
-            vec!["None", "HostToContainer"]
-        };
+        // Any but the first needs a node whose mounts are shared.
+        let propagation = ["None", "HostToContainer", "Bidirectional"];
+        let propagation = propagation[..if real { 1 } else { 2 + usize::from(privileged) }].to_vec();
         let modes = prop_oneof![
             Just(json!({})),
             flag().prop_map(|on| json!({ "readOnly": on })),
