@@ -3,6 +3,7 @@
 
 mod cli;
 mod describe;
+mod equal;
 mod images;
 mod library;
 mod life;
