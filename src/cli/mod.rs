@@ -1,6 +1,7 @@
 //! The command line: one file per command. Only this room and `main` print.
 
 pub mod describe;
+pub mod excerpt;
 pub mod exec;
 pub mod find;
 mod follow;

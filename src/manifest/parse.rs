@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use super::admit::{self, Report};
+use super::advice;
 use super::check;
 use super::defaults;
 use super::identity;
@@ -49,25 +50,46 @@ impl ManifestPod {
 /// Largest manifest, as the kubelet's.
 pub const MAX_BYTES: u64 = 10 << 20;
 
+/// What became of one manifest.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// Its pods, or every reason why there are none; in the order of the text.
+    pub verdict: Result<Vec<ManifestPod>, Vec<Refusal>>,
+    /// What is allowed and hardly meant, of pods that were found right; in the order of the text.
+    pub warnings: Vec<Refusal>,
+}
+
 /// Reads one manifest: the way of the agent's file source and of `podstead validate` alike.
 ///
 /// `path` stands in errors and, made absolute, in the uid; the file itself is not read. `node` is the node's
 /// name in any case. Errors are complete and in the order of the text.
 pub fn validate(bytes: &[u8], path: &Path, node: &str) -> Result<Vec<ManifestPod>, Vec<Refusal>> {
-    let mut refusals = Refusals::new(path);
-    let pods = read(bytes, path, &identity::node_name(node), &mut refusals);
-    if refusals.is_empty() {
-        return Ok(pods);
-    }
-    let mut all = refusals.into_sorted();
-    // Wherever it was found, in the reader's own words.
-    for refusal in &mut all {
-        path.clone_into(&mut refusal.file);
-    }
-    Err(all)
+    judge(bytes, path, node).verdict
 }
 
-fn read(bytes: &[u8], path: &Path, node: &str, refusals: &mut Refusals) -> Vec<ManifestPod> {
+/// The same, with what a friend would say of it.
+pub fn judge(bytes: &[u8], path: &Path, node: &str) -> Judged {
+    let (mut refusals, mut warnings) = (Refusals::new(path), Refusals::new(path));
+    let pods = read(bytes, path, &identity::node_name(node), &mut refusals, &mut warnings);
+    let sorted = |found: Refusals| {
+        let mut all = found.into_sorted();
+        // Wherever it was found, in the reader's own words.
+        for one in &mut all {
+            path.clone_into(&mut one.file);
+        }
+        all
+    };
+    let verdict = if refusals.is_empty() { Ok(pods) } else { Err(sorted(refusals)) };
+    Judged { verdict, warnings: sorted(warnings) }
+}
+
+fn read(
+    bytes: &[u8],
+    path: &Path,
+    node: &str,
+    refusals: &mut Refusals,
+    warnings: &mut Refusals,
+) -> Vec<ManifestPod> {
     if bytes.len() as u64 >= MAX_BYTES {
         refusals.add(
             Position::START,
@@ -90,7 +112,7 @@ fn read(bytes: &[u8], path: &Path, node: &str, refusals: &mut Refusals) -> Vec<M
         refusals.add(Position::START, "", "the file holds no document; a manifest holds at least one Pod");
     }
     let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut reader = Reader { node, file: &file, refusals, pods: Vec::new() };
+    let mut reader = Reader { node, file: &file, refusals, warnings, pods: Vec::new() };
     for document in &documents {
         reader.document(document);
     }
@@ -120,6 +142,7 @@ struct Reader<'a> {
     node: &'a str,
     file: &'a Path,
     refusals: &'a mut Refusals,
+    warnings: &'a mut Refusals,
     pods: Vec<ManifestPod>,
 }
 
@@ -219,6 +242,7 @@ impl Reader<'_> {
         if self.refusals.len() > before {
             return;
         }
+        advice::pod(&pod, &mut Report { places, prefix, start, refusals: self.warnings });
         let uid = identity::apply(&mut pod, self.node, self.file);
         self.pods.push(ManifestPod { pod, uid, file: self.file.to_path_buf(), at: node.at });
     }
