@@ -78,7 +78,8 @@ impl Support {
 /// What one backend does otherwise than the other with a field that is supported.
 fn notes(path: &str) -> String {
     let own = DIFFERENCES.iter().filter(|(field, _, _)| *field == path);
-    own.map(|(_, backend, what)| format!("; {}: {what}", backend.name())).collect()
+    let each = own.map(|(_, backend, what)| format!("; {}: {what}", backend.name()));
+    each.collect::<Vec<_>>().concat()
 }
 
 /// The table as Markdown, for `docs/manifests.md`.
