@@ -9,6 +9,7 @@ pub mod images;
 pub mod inspect;
 pub mod logs;
 pub mod output;
+pub mod plan;
 pub mod pods;
 pub mod progress;
 pub mod ps;
@@ -62,6 +63,8 @@ pub enum Command {
     Stop(stop::Args),
     /// Images: list, pull, import, remove
     Images(images::Args),
+    /// Show what manifests would change on the node, and change nothing
+    Plan(plan::Args),
     /// Check manifests as the agent would
     Validate(validate::Args),
     /// Print versions of podstead and the runtime
