@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "manifest/refusals.rs"]
+mod refusals;
 #[path = "manifest/watcher.rs"]
 mod watcher;
 

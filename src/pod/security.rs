@@ -156,7 +156,8 @@ pub fn sandbox(spec: &PodSpec) -> SandboxSecurity {
         namespaces: namespaces(spec),
         selinux: pod.and_then(|s| s.se_linux_options.clone()).map(selinux),
         run_as_user: pod.and_then(|s| s.run_as_user),
-        run_as_group: pod.and_then(|s| s.run_as_group),
+        // The CRI forbids a group without a user; the kubelet sends it, and such a pod never starts.
+        run_as_group: pod.and_then(|s| s.run_as_user.and(s.run_as_group)),
         readonly_rootfs: false,
         supplemental_groups: groups(spec),
         groups_policy: groups_policy(spec),

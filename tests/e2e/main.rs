@@ -4,6 +4,7 @@
 mod cli;
 mod configuration;
 mod describe;
+mod equal;
 mod field;
 mod images;
 mod library;
@@ -14,6 +15,7 @@ mod plan;
 mod pods;
 mod probes;
 mod pulls;
+mod random;
 mod resize;
 mod room;
 mod rotation;

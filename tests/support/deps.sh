@@ -12,6 +12,7 @@ has() { command -v "$1" >/dev/null; }
 has_static_busybox() { has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1; }
 has_plugins() { "$here/cni.sh" bin-dir >/dev/null 2>&1; }
 has_registry() { has docker-registry || has registry; }
+has_oci_schema() { [ -f /usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema/config-schema.json ]; }
 has_seccomp_headers() { [ -f /usr/include/seccomp.h ]; }
 has_rust() {
   has cargo && has rustc || return 1
@@ -47,6 +48,7 @@ needs=(
   'has find|findutils|findutils'
   'has runc|runc|runc'
   'has containerd|containerd|containerd'
+  'has_oci_schema|golang-github-opencontainers-specs-dev|[golang-github-opencontainers-specs-devel]'
   'has_registry|docker-registry|[docker-distribution]'
 )
 

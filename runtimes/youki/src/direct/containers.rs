@@ -11,18 +11,18 @@ use podstead_runtime::{
     ContainerId, ContainerSpec, Error, LinuxResources, Profile, Result, SandboxId, Time, labels,
 };
 
+use super::describe::{Described, cgroup, describe, place_images, rootfs};
 use super::errors::{self, blocking, of};
 use super::layout::make_dir;
 use super::records::{ContainerRecord, SandboxRecord, is_owned, new_id};
 use super::removal::missing;
 use super::{Inner, facts, pods};
-use crate::bundle::{self, Bundle, Input};
+use crate::bundle::{self, Bundle};
 use crate::image::{self, Image};
 use crate::launch::{self, LaunchError, Shim};
 use crate::selinux;
 use crate::shim::files::write_json;
-use crate::shim::protocol::{ImageMount, Request, ShimSpec, Users, kept, run};
-use crate::shim::volumes::part_of;
+use crate::shim::protocol::{Request, ShimSpec, Users, kept, run};
 
 /// A shim that makes the same container for an agent that was killed gets this long, as a new one would.
 const ANOTHER: Duration = Duration::from_secs(120);
@@ -176,15 +176,9 @@ impl Inner {
     ) -> Result<()> {
         let failed = |what: &'static str| move |e: io::Error| Error::failed(doing, format!("{what}: {e}"));
         let (dir, run_dir) = (self.layout.container(id), self.layout.run(id));
-        let parent = pod.spec.cgroup_parent.trim_end_matches('/');
-        let cgroup = if parent.is_empty() {
-            format!("/podstead/{id}")
-        } else {
-            format!("/{}/{id}", parent.trim_matches('/'))
-        };
-        let rootfs = dir.join("rootfs");
-        let (placed, images) = place_images(spec, mounted, &run_dir);
-        let bundle = self.bundle(doing, pod, &placed, image, &rootfs, &cgroup)?;
+        let (cgroup, rootfs) = (cgroup(&pod.spec, id), rootfs(&self.layout, id));
+        let (_, images) = place_images(spec, mounted, &run_dir);
+        let bundle = self.bundle(doing, (pod, id), spec, (image, mounted))?;
         let log = (!spec.log_path.as_os_str().is_empty() && !pod.spec.log_directory.as_os_str().is_empty())
             .then(|| pod.spec.log_directory.join(&spec.log_path));
         let mut record = ContainerRecord {
@@ -266,11 +260,9 @@ impl Inner {
     fn bundle(
         &self,
         doing: &str,
-        pod: &SandboxRecord,
+        (pod, id): (&SandboxRecord, &str),
         spec: &ContainerSpec,
-        image: &Image,
-        rootfs: &Path,
-        cgroup: &str,
+        (image, mounted): (&Image, &[Image]),
     ) -> Result<Bundle> {
         let profile = match &spec.security.seccomp {
             Profile::Localhost(path) => Some(
@@ -284,18 +276,19 @@ impl Inner {
             // Now, not when we began: devices come and go.
             node.devices = facts::devices();
         }
-        let input = Input {
-            container: spec,
+        let of = Described {
+            root: &self.options.root,
+            state_dir: &self.options.state_dir,
+            sandbox_id: &pod.id,
             sandbox: &pod.spec,
-            image: &image.config,
-            rootfs,
-            namespaces: &pods::namespaces(&self.layout, &pod.id, &pod.spec),
-            files: &pods::files(&self.layout, &pod.id, &pod.spec),
-            cgroup_path: cgroup,
+            id,
+            container: spec,
+            image,
+            mounted,
             node: &node,
             localhost_seccomp: profile.as_deref(),
         };
-        bundle::build(&input).map_err(|error| Error::invalid(doing, error))
+        describe(&of).map_err(|error| Error::invalid(doing, error))
     }
 
     /// The container, if it was made and is ours.
@@ -344,28 +337,6 @@ impl Inner {
         let limits = bundle::changed_resources(resources, &self.node);
         blocking(doing, move || apply(&record, &limits)).await
     }
-}
-
-/// Gives every mounted image a place in the shim's directory, as the source of its mount.
-fn place_images(spec: &ContainerSpec, mounted: &[Image], run_dir: &Path) -> (ContainerSpec, Vec<ImageMount>) {
-    let mut placed = spec.clone();
-    let mut images = Vec::new();
-    let wanted = placed.mounts.iter_mut().filter(|mount| mount.image.is_some());
-    for (number, (mount, image)) in wanted.zip(mounted).enumerate() {
-        let Some(volume) = mount.image.take() else { continue };
-        let at = run_dir.join(format!("image-{number}"));
-        mount.source = if volume.sub_path.is_empty() { at.clone() } else { part_of(&at) };
-        mount.read_only = true;
-        // Its layers show the owners already.
-        (mount.uid_mappings, mount.gid_mappings) = (Vec::new(), Vec::new());
-        images.push(ImageMount {
-            name: volume.image.image,
-            at,
-            lower: image.layers.clone(),
-            sub_path: volume.sub_path,
-        });
-    }
-    (placed, images)
 }
 
 /// The image store's failure, with the name that the user knows the image by.

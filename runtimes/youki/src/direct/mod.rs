@@ -7,6 +7,7 @@
 
 mod begin;
 mod containers;
+mod describe;
 mod errors;
 mod exec;
 mod facts;
@@ -33,6 +34,8 @@ use podstead_runtime::{
     Image, ImageFs, ImageSpec, LinuxResources, PullProgress, Result, Runtime, RuntimeInfo, RuntimeStatus,
     SandboxId, SandboxSpec, SandboxStats, Snapshot,
 };
+
+pub use self::describe::{Described, describe};
 
 use self::flights::Flights;
 use self::layout::Layout;

@@ -114,17 +114,17 @@ fn exited(exit: &Exit) -> ContainerState {
             message: "it was killed before it was started".into(),
         };
     }
-    let (reason, message) = match exit.code {
-        0 => ("Completed", ""),
-        137 if exit.oom => ("OOMKilled", "the kernel killed it: its memory limit was reached"),
-        _ => ("Error", ""),
+    let reason = match exit.code {
+        0 => "Completed",
+        137 if exit.oom => "OOMKilled",
+        _ => "Error",
     };
     ContainerState::Exited {
         code: exit.code,
         started_at: exit.started_at,
         finished_at: exit.finished_at,
         reason: reason.into(),
-        message: message.into(),
+        message: String::new(),
     }
 }
 

@@ -1,0 +1,48 @@
+//! What manifests become: golden cases, and laws for random ones.
+//!
+//! `fixtures/oci/<case>.yaml` is a pod of a few lines; `<case>.expected` is what the CRI server and libcontainer are asked
+//! for, by what differs from the case `base`, whose own file has all of it. A new case is a new file;
+//! `BLESS=1 cargo test -p podstead --test translation` writes the expected texts anew; read the difference then.
+#![allow(clippy::unwrap_used)]
+
+mod case;
+mod flat;
+mod laws;
+mod random;
+mod schema;
+mod way;
+mod wire;
+
+use std::path::PathBuf;
+
+use case::Case;
+
+fn cases() -> Vec<PathBuf> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/oci");
+    let entries = std::fs::read_dir(dir).expect("fixtures/oci").map(|e| e.unwrap().path());
+    let mut found: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "yaml")).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_case_becomes_the_expected_requests() {
+    let all = cases();
+    assert!(all.len() >= 60, "only {} cases", all.len());
+    let base = all.iter().find(|path| path.ends_with("base.yaml")).expect("the case base");
+    let base_case = Case::read(base);
+    let mut wrong = Vec::new();
+    for path in &all {
+        let got = case::print(&Case::read(path), (path != base).then_some(&base_case));
+        let expected = path.with_extension("expected");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&expected, &got).unwrap();
+            continue;
+        }
+        let want = std::fs::read_to_string(&expected).unwrap_or_default();
+        if want != got {
+            wrong.push(format!("{}\n--- expected\n{want}--- got\n{got}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\nIf this is meant, run the test with BLESS=1.", wrong.join("\n"));
+}
