@@ -91,7 +91,7 @@ pub struct RuntimeFlags {
     #[arg(long, value_name = "ENDPOINT", env = "IMAGE_SERVICE_ENDPOINT", global = true)]
     pub image_service_endpoint: Option<String>,
     /// How long a call of the CRI server may take; pulls and commands take as long as they do
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration, global = true)]
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = request_timeout, global = true)]
     pub runtime_request_timeout: Duration,
     /// Directory for what must survive a reboot: pods' volumes, images
     #[arg(long, default_value = "/var/lib/podstead", env = "PODSTEAD_ROOT_DIR", global = true)]
@@ -352,6 +352,14 @@ impl Config {
     }
 }
 
+/// A time in which a runtime can answer.
+fn request_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_secs(1) => Err("must be at least 1s".to_owned()),
+        long => Ok(long),
+    }
+}
+
 /// A DNS-1123 subdomain: what names of nodes and pods must be.
 pub fn is_subdomain(name: &str) -> bool {
     let label = |l: &str| {
@@ -501,6 +509,12 @@ mod tests {
             "--pod-manifest-path /m --hostname-override n --allowed-unsafe-sysctls net.*,vm.swappiness",
         );
         assert_eq!(sysctls, ConfigError::Sysctls(BadPattern::NotNamespaced("vm.swappiness".into())));
+    }
+
+    #[test]
+    fn a_runtime_has_a_second_to_answer_at_least() {
+        assert_eq!(request_timeout("1s"), Ok(Duration::from_secs(1)));
+        assert!(request_timeout("999ms").is_err());
     }
 
     #[test]

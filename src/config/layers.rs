@@ -153,7 +153,7 @@ impl Layers {
         } else {
             let all = with(&known, &argv, &injected);
             let matches = command.clone().try_get_matches_from(all);
-            matches.or_else(|error| Err(blame(command, &known, &injected).unwrap_or(error.into())))?
+            matches.map_err(|error| blame(command, &known, &injected).unwrap_or(error.into()))?
         };
         origins.extend(injected.into_iter().map(|(name, setting)| (name, setting.origin)));
         Ok(Self { matches, origins, idle })

@@ -410,7 +410,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new();
         let memory = Arc::new(Memory::open(dir.path()));
-        for (name, unused) in [("old", 10), ("new", 60), ("imported", 0)] {
+        for (name, unused) in [("old", 10), ("new", 11), ("imported", 0)] {
             let name = format!("r.example/{name}:1");
             let id = fake.world(|w| w.add_image(&name));
             if unused > 0 {

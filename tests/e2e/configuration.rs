@@ -179,10 +179,7 @@ async fn an_agent_goes_by_its_files_and_variables_and_a_reload_restarts_nothing(
         told.log()
     );
     // A good one changes what can change, and the rest is said.
-    told.write(
-        "d/20-logs.conf",
-        "containerLogMaxSize: 10k\nclusterDomain: x\nclusterDNS: [192.0.2.1]\nlogging: {verbosity: 4}\n",
-    );
+    told.write("d/20-logs.conf", "containerLogMaxSize: 10k\nclusterDomain: x\nclusterDNS: [192.0.2.1]\n");
     agent.hup();
     told.said("--container-log-max-size is \"10k\" now, it was \"10Mi\"", 1).await;
     told.said(
@@ -198,11 +195,12 @@ async fn an_agent_goes_by_its_files_and_variables_and_a_reload_restarts_nothing(
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(rotated() >= 2, "logs of 10 kB now: {}", told.log());
-    told.said("DEBUG", 1).await;
-    // Once more: what waits for a new agent is said again, what was taken over is not.
+    // Once more: what waits for a new agent is said again, what was taken over is not; and only warnings are from now on.
+    told.write("kubelet", &format!("KUBELET_ARGS=\"{args} --v=0\"\n"));
     agent.hup();
     told.said("--cluster-dns stays", 2).await;
     assert_eq!(told.log().matches("--container-log-max-size is").count(), 1);
+    assert!(!told.log().contains("--v is"), "{}", told.log());
     let after = pod.running().await.expect("runs");
     let ids = |all: &[podstead_runtime::Container]| {
         all.iter().map(|c| (c.id.clone(), c.attempt)).collect::<Vec<_>>()
