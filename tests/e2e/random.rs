@@ -71,7 +71,7 @@ struct One<'a> {
 
 impl One<'_> {
     async fn act(&self, action: Action) -> Result<(), Failed> {
-        self.executor.execute(&action, &self.context).await.map(drop)
+        Box::pin(self.executor.execute(&action, &self.context)).await.map(drop)
     }
 
     /// Makes the sandbox, makes and starts every container. CRI servers leave much of the making to the start.
