@@ -11,6 +11,7 @@ mod room;
 mod rounds;
 mod satisfied;
 mod storm;
+mod trials;
 
 #[cfg(feature = "mutants")]
 mod mutants;

@@ -13,6 +13,7 @@ use crate::laws::{Broken, Counts, Who};
 use crate::order::PROBE_GRACE;
 use crate::room::may_refuse;
 use crate::satisfied::satisfied;
+use crate::trials;
 
 const ROUNDS: u32 = 400;
 
@@ -39,6 +40,7 @@ fn live(sim: &mut Sim, foreign: &podstead_runtime::Snapshot) -> Result<(), Broke
             crash_loop(sim)?;
         }
     }
+    trials::all(sim)?;
     sim.manifests.clear();
     calm(sim)?;
     let left = sim.world.snapshot(OURS);
@@ -216,8 +218,13 @@ fn manifests(sim: &mut Sim) {
 
 /// A few versions with uids of their own, so that old ones come back; version 0 keeps its uid and changes inside.
 fn add(sim: &mut Sim, name: u64) {
+    let version = sim.rng.below(4);
+    add_version(sim, name, version);
+}
+
+/// One of a name's versions, with what chance makes of it.
+pub fn add_version(sim: &mut Sim, name: u64, version: u64) {
     let rng = &mut sim.rng;
-    let version = rng.below(4);
     let uid = PodUid(format!("p{name}-v{version}"));
     let fixed = version == 0;
     let edition = if fixed { rng.below(3) } else { 0 };
@@ -347,7 +354,7 @@ fn more(pod: &mut Pod, name: u64, version: u64, edition: u64) {
 }
 
 /// No more faults: goes on until there is nothing to do and nothing to wait for.
-fn calm(sim: &mut Sim) -> Result<(), Broken> {
+pub fn calm(sim: &mut Sim) -> Result<(), Broken> {
     (sim.network_down, sim.runtime_down) = (false, false);
     sim.note(|| "calm".to_owned());
     while sim.in_flight() > 0 {
@@ -383,7 +390,7 @@ fn calm(sim: &mut Sim) -> Result<(), Broken> {
 }
 
 /// Of the pods that ask for one name, one has it.
-fn everything_wanted_runs(sim: &Sim) -> Result<(), Broken> {
+pub fn everything_wanted_runs(sim: &Sim) -> Result<(), Broken> {
     let names: std::collections::BTreeSet<_> = sim.manifests.values().map(|p| &p.identity.name).collect();
     for name in names {
         let mut why = String::new();
