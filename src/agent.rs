@@ -63,7 +63,7 @@ pub struct Agent {
     pub node: report::Node,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    _source: manifest::FileSource,
+    _source: manifest::Sources,
     _locks: [File; 2],
 }
 
@@ -117,10 +117,12 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     let conditions = publish::take_back(&config.state_dir)
         .map_err(|source| AgentError::Own { path: path.clone(), source })?;
     let cgroups = Arc::new(Cgroups::discover().map_err(AgentError::Cgroups)?);
-    let (manifests, source) = manifest::spawn(manifest::FileSourceConfig {
-        path: config.manifest_path.clone(),
+    let (manifests, source) = manifest::spawn(manifest::SourcesConfig {
+        paths: config.sources.paths.clone(),
+        url: config.sources.url.clone(),
         node: config.node_name.clone(),
-        file_check_frequency: config.file_check_frequency,
+        file_check_frequency: config.sources.file_check_frequency,
+        waived: config.sources.waived,
         root_dir: config.root_dir.clone(),
     })?;
     let (stop, stopped) = watch::channel(false);
@@ -265,7 +267,7 @@ async fn follow(mut manifests: watch::Receiver<Arc<manifest::Desired>>, wanted: 
     loop {
         let desired = Arc::clone(&manifests.borrow_and_update());
         let twice = desired.files.iter().filter(|f| matches!(f.state, FileState::Duplicate { .. }));
-        let unread = desired.source_error.iter().map(ToString::to_string);
+        let unread = desired.source_error().into_iter().map(ToString::to_string);
         let saying: Vec<String> = unread.chain(twice.map(ToString::to_string)).collect();
         saying.iter().filter(|line| !said.contains(*line)).for_each(|line| tracing::warn!("{line}"));
         said = saying;

@@ -3,6 +3,7 @@
 mod dns;
 mod images;
 mod logs;
+mod sources;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use crate::pod::sysctl::{Allowed, BadPattern};
 pub use dns::DnsFlags;
 pub use images::ImageFlags;
 pub use logs::LogFlags;
+pub use sources::{Secret, SourceFlags, Sources, Waiver, waived};
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -98,15 +100,12 @@ pub struct RuntimeFlags {
                         --runtime direct --pod-manifest-path ./manifests --hostname-override node1"
 )]
 pub struct RunFlags {
-    /// Directory with manifests, or one manifest file
-    #[arg(long)]
-    pub pod_manifest_path: Option<PathBuf>,
+    /// Manifests.
+    #[command(flatten)]
+    pub sources: SourceFlags,
     /// Name of this node instead of the host name
     #[arg(long)]
     pub hostname_override: Option<String>,
-    /// How often the manifests are read again without a notification
-    #[arg(long, default_value = "20s", value_parser = duration)]
-    pub file_check_frequency: Duration,
     /// Addresses of this node, comma-separated [default: found]
     #[arg(long, value_delimiter = ',')]
     pub node_ip: Vec<IpAddr>,
@@ -142,10 +141,8 @@ pub struct RunFlags {
 /// The checked configuration of the agent.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Directory with manifests, or one file.
-    pub manifest_path: PathBuf,
-    /// How often manifests are read again without a notification.
-    pub file_check_frequency: Duration,
+    /// Where manifests come from.
+    pub sources: Sources,
     /// Node name, trimmed and lower case.
     pub node_name: String,
     /// The node's addresses, the primary first.
@@ -180,8 +177,13 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// There is nowhere to read manifests from.
-    #[error("--pod-manifest-path is not set: name the directory with the pods' manifests")]
+    #[error(
+        "--pod-manifest-path is not set, nor --manifest-url: name the directory with the pods' manifests"
+    )]
     NoManifestPath,
+    /// Flags about sources are out of range or do not fit each other.
+    #[error("{0}")]
+    Sources(String),
     /// A path must be absolute.
     #[error("--{flag} {path}: the path must be absolute")]
     Relative {
@@ -228,14 +230,10 @@ impl Config {
         if !is_subdomain(&node_name) {
             return Err(ConfigError::NodeName { name: node_name });
         }
-        if run.file_check_frequency < Duration::from_millis(10) {
-            return Err(ConfigError::Frequency);
-        }
-        let manifest_path = run.pod_manifest_path.clone().ok_or(ConfigError::NoManifestPath)?;
+        let sources = run.sources.sources()?;
         let found = || facts::addresses();
         Ok(Self {
-            manifest_path: absolute("pod-manifest-path", &manifest_path)?,
-            file_check_frequency: run.file_check_frequency,
+            sources,
             node_name,
             node_ips: if run.node_ip.is_empty() { found() } else { run.node_ip.clone() },
             root_dir: absolute("root-dir", &runtime.root_dir)?,
@@ -323,7 +321,7 @@ mod tests {
             config("--pod-manifest-path /m --hostname-override Node-1 --node-ip 10.0.0.1,fd00::1").unwrap();
         assert_eq!(config.node_name, "node-1");
         assert_eq!(config.node_ips.len(), 2);
-        assert_eq!(config.file_check_frequency, Duration::from_secs(20));
+        assert_eq!(config.sources.file_check_frequency, Duration::from_secs(20));
         assert_eq!(config.root_dir, Path::new("/var/lib/podstead"));
         assert_eq!(config.cgroup_driver, None);
         let systemd = self::config("--pod-manifest-path /m --hostname-override n --cgroup-driver systemd");
@@ -335,7 +333,7 @@ mod tests {
         let line =
             "--cluster-dns=10.254.0.10 --cluster-domain=kube.local --pod-manifest-path=/etc/kubelet.d/";
         let config = config(&format!("{line} --hostname-override n")).unwrap();
-        assert_eq!(config.manifest_path, Path::new("/etc/kubelet.d/"));
+        assert_eq!(config.sources.paths, [Path::new("/etc/kubelet.d/")]);
         assert_eq!(config.dns.servers, ["10.254.0.10".parse::<IpAddr>().unwrap()]);
         assert_eq!(config.dns.domain, "kube.local");
         assert_eq!(config.dns.resolv_conf.as_deref(), Some(Path::new("/etc/resolv.conf")));

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::agent;
 use crate::backend::Backend;
 use crate::config::{Config, RunFlags, RuntimeFlags};
+use crate::manifest::UrlConfig;
 
 /// Runs the agent.
 pub async fn run(runtime: &RuntimeFlags, flags: &RunFlags) -> anyhow::Result<()> {
@@ -19,7 +20,7 @@ pub async fn run(runtime: &RuntimeFlags, flags: &RunFlags) -> anyhow::Result<()>
     let beginning = tokio::spawn(async move { backend.begin().await });
     tracing::info!(
         node = config.node_name,
-        manifests = %config.manifest_path.display(),
+        manifests = manifests(&config),
         runtime = ?runtime.runtime,
         "podstead {} runs",
         env!("CARGO_PKG_VERSION")
@@ -32,4 +33,11 @@ pub async fn run(runtime: &RuntimeFlags, flags: &RunFlags) -> anyhow::Result<()>
     beginning.abort();
     agent.stop().await;
     Ok(())
+}
+
+/// The sources, as they are shown.
+fn manifests(config: &Config) -> String {
+    let paths = config.sources.paths.iter().map(|path| path.display().to_string());
+    let url = config.sources.url.iter().map(UrlConfig::shown);
+    paths.chain(url).collect::<Vec<_>>().join(", ")
 }

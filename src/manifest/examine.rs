@@ -10,6 +10,7 @@ use super::claims;
 use super::desired::{FileReport, FileState, texts};
 use super::parse::{ManifestPod, validate};
 use super::read::{self, ReadError};
+use super::trust::{Trust, Waivers};
 
 /// Collects what was read, and judges it as a whole: two files may claim one pod.
 #[derive(Debug)]
@@ -28,25 +29,28 @@ impl Examination {
     /// Reads a file, whatever its name, or all of a directory that an agent would read.
     pub fn read(&mut self, path: &Path) -> io::Result<()> {
         if !std::fs::metadata(path)?.is_dir() {
-            return match read::file(path) {
+            return match read::file(path, &Trust::anywhere(Waivers::ALL)) {
                 Ok(content) => {
                     self.bytes(path, &content.bytes);
                     Ok(())
                 }
                 Err(ReadError::Io(error)) => Err(error),
                 Err(ReadError::Gone) => Err(io::ErrorKind::NotFound.into()),
-                Err(error @ ReadError::NotRegular(_)) => Err(io::Error::other(error.to_string())),
+                Err(error) => Err(io::Error::other(error.to_string())),
             };
         }
+        // Who may write is the node's affair, and this is about the content.
+        let trust = Trust::anywhere(Waivers::ALL);
         for file in read::list(path)? {
             if read::is_hidden(&file) {
                 continue;
             }
-            match (read::ignored(&file), read::file(&file)) {
+            match (read::ignored(&file), read::file(&file, &trust)) {
                 (Some(reason), _) => self.report(&file, FileState::Ignored { reason: reason.to_owned() }),
                 (None, Ok(content)) => self.bytes(&file, &content.bytes),
                 (None, Err(ReadError::Gone)) => {}
-                (None, Err(error @ ReadError::NotRegular(_))) => {
+                (None, Err(ReadError::Disabled)) => self.report(&file, FileState::Disabled),
+                (None, Err(error @ ReadError::NotRegular(read::DIRECTORY))) => {
                     self.report(&file, FileState::Ignored { reason: error.to_string() });
                 }
                 (None, Err(error)) => {
@@ -73,7 +77,7 @@ impl Examination {
     }
 
     fn report(&mut self, path: &Path, state: FileState) {
-        self.reports.push(FileReport { path: path.to_owned(), state });
+        self.reports.push(FileReport::bare(path.to_owned(), state));
     }
 
     /// What became of each file, in the order they were read.

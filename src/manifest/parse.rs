@@ -1,4 +1,4 @@
-//! Bytes of one file to pods with an identity, or to every reason why not. Pure.
+//! Bytes of one manifest to pods with an identity, or to every reason why not. Pure.
 //!
 //! YAML (several documents too), JSON, `Pod`, `PodList` and `List` of API version v1.
 
@@ -12,6 +12,7 @@ use super::admit::{self, Report};
 use super::check;
 use super::defaults;
 use super::identity;
+use super::origin::Origin;
 use super::refusal::{Position, Refusal, Refusals};
 use super::schema;
 use super::tree::{self, Node, Value};
@@ -23,7 +24,7 @@ pub struct ManifestPod {
     pub pod: Pod,
     /// The uid, also in `pod.metadata.uid` and the annotation `kubernetes.io/config.hash`.
     pub uid: String,
-    /// The manifest, absolute.
+    /// The manifest: a file, absolute, or a URL.
     pub file: PathBuf,
     /// Where the pod begins in the file.
     pub at: Position,
@@ -54,20 +55,29 @@ pub const MAX_BYTES: u64 = 10 << 20;
 /// `path` stands in errors and, made absolute, in the uid; the file itself is not read. `node` is the node's
 /// name in any case. Errors are complete and in the order of the text.
 pub fn validate(bytes: &[u8], path: &Path, node: &str) -> Result<Vec<ManifestPod>, Vec<Refusal>> {
-    let mut refusals = Refusals::new(path);
-    let pods = read(bytes, path, &identity::node_name(node), &mut refusals);
-    if refusals.is_empty() {
-        return Ok(pods);
-    }
-    let mut all = refusals.into_sorted();
-    // Wherever it was found, in the reader's own words.
-    for refusal in &mut all {
-        path.clone_into(&mut refusal.file);
-    }
-    Err(all)
+    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let judged = validate_from(bytes, Origin::File(&file), node);
+    judged.map_err(|mut all| {
+        // Wherever it was found, in the reader's own words.
+        for refusal in &mut all {
+            path.clone_into(&mut refusal.file);
+        }
+        all
+    })
 }
 
-fn read(bytes: &[u8], path: &Path, node: &str, refusals: &mut Refusals) -> Vec<ManifestPod> {
+/// The same for a document of any origin.
+pub(crate) fn validate_from(
+    bytes: &[u8],
+    origin: Origin<'_>,
+    node: &str,
+) -> Result<Vec<ManifestPod>, Vec<Refusal>> {
+    let mut refusals = Refusals::new(&origin.name());
+    let pods = read(bytes, origin, &identity::node_name(node), &mut refusals);
+    if refusals.is_empty() { Ok(pods) } else { Err(refusals.into_sorted()) }
+}
+
+fn read(bytes: &[u8], origin: Origin<'_>, node: &str, refusals: &mut Refusals) -> Vec<ManifestPod> {
     if bytes.len() as u64 >= MAX_BYTES {
         refusals.add(
             Position::START,
@@ -89,8 +99,7 @@ fn read(bytes: &[u8], path: &Path, node: &str, refusals: &mut Refusals) -> Vec<M
     if documents.is_empty() && refusals.is_empty() {
         refusals.add(Position::START, "", "the file holds no document; a manifest holds at least one Pod");
     }
-    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut reader = Reader { node, file: &file, refusals, pods: Vec::new() };
+    let mut reader = Reader { node, origin, file: origin.name(), refusals, pods: Vec::new() };
     for document in &documents {
         reader.document(document);
     }
@@ -118,7 +127,8 @@ fn twice(pods: &[ManifestPod], refusals: &mut Refusals) {
 
 struct Reader<'a> {
     node: &'a str,
-    file: &'a Path,
+    origin: Origin<'a>,
+    file: PathBuf,
     refusals: &'a mut Refusals,
     pods: Vec<ManifestPod>,
 }
@@ -211,7 +221,7 @@ impl Reader<'_> {
         defaults::apply(&mut pod);
         // The rules run even after errors of form, to show everything at once; what was left out for such an
         // error must not be called missing.
-        let mut found = Refusals::new(self.file);
+        let mut found = Refusals::new(&self.file);
         let (places, start) = (&checked.places, node.at);
         admit::pod(&pod, self.node, &mut Report { places, prefix, start, refusals: &mut found });
         let clean = self.refusals.len() == before;
@@ -219,7 +229,7 @@ impl Reader<'_> {
         if self.refusals.len() > before {
             return;
         }
-        let uid = identity::apply(&mut pod, self.node, self.file);
-        self.pods.push(ManifestPod { pod, uid, file: self.file.to_path_buf(), at: node.at });
+        let uid = identity::apply(&mut pod, self.node, self.origin);
+        self.pods.push(ManifestPod { pod, uid, file: self.file.clone(), at: node.at });
     }
 }
