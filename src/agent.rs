@@ -25,7 +25,7 @@ use crate::pod::{NodeFacts, files, identity, security};
 use crate::probe::{Input, Supervisor};
 pub use crate::publish::{Published, published_path};
 use crate::reconcile::{self, View, Wanted};
-use crate::{probing, publish, report, status};
+use crate::{probing, publish, publish_manifests, report, status};
 
 /// The agent could not be started.
 #[derive(Debug, Error)]
@@ -125,6 +125,8 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
         waived: config.sources.waived,
         root_dir: config.root_dir.clone(),
     })?;
+    let told = publish_manifests::path(&config.state_dir);
+    publish_manifests::take_back(&told).map_err(|source| AgentError::Own { path: told.clone(), source })?;
     let (stop, stopped) = watch::channel(false);
     let (view_sender, view) = watch::channel(View::default());
     let node =
@@ -139,6 +141,8 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     let rotator =
         Rotator::new(Arc::clone(&runtime), config.pod_logs_dir.clone(), config.log_rotation.clone());
     tasks.push(tokio::spawn(rotator.run(view.clone())));
+    let (name, waived) = (config.node_name.clone(), config.sources.waived);
+    tasks.push(tokio::spawn(publish_manifests::keep(manifests.clone(), name, waived, told)));
     tasks.push(tokio::spawn(publish::keep(
         Arc::clone(&runtime),
         node.clone(),

@@ -73,6 +73,7 @@ async fn command(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => cli::inspect::run(&backend().await?, args).await?,
         Command::Stop(args) => cli::stop::run(&backend().await?, args).await?,
         Command::Images(args) => cli::images::run(&backend().await?, args).await?,
+        Command::Manifests(args) => cli::manifests::run(&cli.runtime, args)?,
         Command::Validate(args) => return cli::validate::run(args),
         Command::Version(args) => cli::version::run(backend().await, args).await?,
     }

@@ -4,8 +4,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "manifest/url.rs"]
+mod url;
 #[path = "manifest/watcher.rs"]
 mod watcher;
+#[path = "manifest/web.rs"]
+mod web;
 
 use std::collections::BTreeMap;
 use std::fs;

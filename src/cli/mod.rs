@@ -7,6 +7,7 @@ mod follow;
 pub mod images;
 pub mod inspect;
 pub mod logs;
+pub mod manifests;
 pub mod output;
 pub mod pods;
 pub mod progress;
@@ -61,6 +62,8 @@ pub enum Command {
     Stop(stop::Args),
     /// Images: list, pull, import, remove
     Images(images::Args),
+    /// List the sources and files of manifests, and what became of each
+    Manifests(manifests::Args),
     /// Check manifests as the agent would
     Validate(validate::Args),
     /// Print versions of podstead and the runtime

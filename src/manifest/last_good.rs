@@ -26,12 +26,19 @@ pub(crate) struct LastGoodError {
 #[derive(Debug)]
 pub(crate) struct LastGood {
     directory: PathBuf,
+    /// What a crash left may be taken away.
+    tidy: bool,
 }
 
 impl LastGood {
     /// Under the agent's root directory; nothing is created yet.
     pub(crate) fn new(root: &Path) -> Self {
-        Self { directory: root.join("manifests/last-good") }
+        Self { directory: root.join("manifests/last-good"), tidy: true }
+    }
+
+    /// The same for somebody who only looks: an agent may be writing.
+    pub(crate) fn to_look_at(root: &Path) -> Self {
+        Self { tidy: false, ..Self::new(root) }
     }
 
     /// All intact records: the manifest's path and its last good bytes. Damaged ones are logged and left out.
@@ -46,7 +53,9 @@ impl LastGood {
             let path = entry.map_err(|e| self.error("reading", e))?.path();
             if path.extension().is_some_and(|e| e == "tmp") {
                 // Left by a crash in the middle of a write; never a record.
-                let _ = fs::remove_file(&path);
+                if self.tidy {
+                    let _ = fs::remove_file(&path);
+                }
                 continue;
             }
             match fs::read(&path).map(|bytes| decode(&bytes)) {

@@ -45,6 +45,6 @@ pub(crate) use identity::canonical_container;
 pub use identity::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, node_name};
 pub use parse::{MAX_BYTES, ManifestPod, validate};
 pub use refusal::{Position, Refusal};
-pub use sources::{Sources, SourcesConfig, SpawnError, spawn};
+pub use sources::{Sources, SourcesConfig, SpawnError, look, spawn};
 pub use trust::Waivers;
 pub use url::UrlConfig;

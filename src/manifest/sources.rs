@@ -1,7 +1,7 @@
 //! Starts the sources that are configured. Touches nothing itself but the records of a URL that is no longer configured.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,9 +10,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::desired::Desired;
-use super::events::Mailbox;
+use super::events::{Hint, Mailbox};
 use super::last_good::LastGood;
 use super::merge::{Merger, Slot};
+use super::source::{Reading, Source};
+use super::tracked::{GONE, Now};
 use super::trust::Waivers;
 use super::url::{self, UrlConfig};
 use super::watch::Worker;
@@ -117,6 +119,33 @@ pub fn spawn(config: SourcesConfig) -> Result<(watch::Receiver<Arc<Desired>>, So
         None
     };
     Ok((receiver, Sources { mailbox, kick, url, thread: Some(thread) }))
+}
+
+/// Reads what an agent with this configuration would read and tells what it would think, without one: nothing is written,
+/// no URL is asked, and nobody is waited for who is just writing.
+pub fn look(config: &SourcesConfig) -> Result<Desired, SpawnError> {
+    let paths = absolute(&config.paths)?;
+    let others = config.url.is_some();
+    let (sender, receiver) = watch::channel(Arc::default());
+    let slots = if others { &[Slot::Files, Slot::Url][..] } else { &[Slot::Files] };
+    let merger = Merger::new(slots, sender);
+    let now = Now::read();
+    let store = LastGood::to_look_at(&config.root_dir);
+    let mut source = Source::new(&paths, others, &config.node, config.waived, &store, now);
+    merger.restored(source.good());
+    if let Some(url) = &config.url {
+        let store = url::Store::new(&config.root_dir);
+        merger.update(Slot::Url, url::look(&url.shown(), &config.node, &store, "not asked: no agent runs"));
+    }
+    // Twice: what is missing must stay away for a moment, which is now said to be over.
+    let later = Now { steady: now.steady + GONE, ..now };
+    for now in [now, later] {
+        let hints = |_: &Path| Some(Hint::Complete(now.wall));
+        let (part, _) = source.scan(Reading { now, hints: &hints, full: true });
+        merger.update(Slot::Files, part);
+    }
+    let table = receiver.borrow().as_ref().clone();
+    Ok(table)
 }
 
 /// The paths, absolute, each once.

@@ -4,9 +4,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Stat;
+use serde::{Deserialize, Serialize};
 
 /// Rules that are waived (`--allow-manifests`); none by default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Waivers {
     /// Links in a directory may lead out of the configured directories.
     pub outside_links: bool,

@@ -53,6 +53,20 @@ pub struct UrlConfig {
 }
 
 impl UrlConfig {
+    /// A URL and nothing else; `None` when it is none.
+    pub fn plain(url: &str) -> Option<Self> {
+        Some(Self {
+            url: Url::parse(url).ok()?,
+            headers: HeaderMap::new(),
+            frequency: Duration::from_secs(20),
+            ca_file: None,
+            client: None,
+            token_file: None,
+            sha256: None,
+            minisign: None,
+        })
+    }
+
     /// The URL without user and password: its name in reports and in the pods' uid.
     pub fn shown(&self) -> String {
         let mut url = self.url.clone();
