@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "manifest/directories.rs"]
+mod directories;
 #[path = "manifest/url.rs"]
 mod url;
 #[path = "manifest/watcher.rs"]

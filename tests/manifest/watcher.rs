@@ -17,36 +17,38 @@ use tempfile::TempDir;
 use tokio::sync::watch::Receiver;
 
 /// So long that only an event can be the reason of a change.
-const NEVER: Duration = Duration::from_secs(3600);
-const SOON: Duration = Duration::from_millis(100);
+pub const NEVER: Duration = Duration::from_secs(3600);
+pub const SOON: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn pod(name: &str, image: &str) -> String {
+pub fn pod(name: &str, image: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  containers:\n  - name: c\n    image: {image}\n"
     )
 }
 
 /// A directory of manifests and an agent's root, and the source that runs on them.
-struct Bench {
-    base: TempDir,
-    path: PathBuf,
+pub struct Bench {
+    pub base: TempDir,
+    pub path: PathBuf,
+    /// Instead of `path`, if there are any.
+    pub paths: Vec<PathBuf>,
     frequency: Duration,
-    waived: Waivers,
+    pub waived: Waivers,
     running: Option<(Receiver<Arc<Desired>>, Sources)>,
 }
 
 impl Bench {
-    fn new(frequency: Duration) -> Self {
+    pub fn new(frequency: Duration) -> Self {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("manifests");
         fs::create_dir(&path).unwrap();
-        Self { base, path, frequency, waived: Waivers::default(), running: None }
+        Self { base, path, paths: Vec::new(), frequency, waived: Waivers::default(), running: None }
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let config = SourcesConfig {
-            paths: vec![self.path.clone()],
+            paths: if self.paths.is_empty() { vec![self.path.clone()] } else { self.paths.clone() },
             url: None,
             waived: self.waived,
             node: "Node".into(),
@@ -56,29 +58,29 @@ impl Bench {
         self.running = Some(spawn(config).unwrap());
     }
 
-    fn started(frequency: Duration) -> Self {
+    pub fn started(frequency: Duration) -> Self {
         let mut bench = Self::new(frequency);
         bench.start();
         bench
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.running = None;
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// A complete write: temporary file beside it, renamed over.
-    fn put(&self, name: &str, text: &str) {
+    pub fn put(&self, name: &str, text: &str) {
         let temporary = self.path.join(format!(".{name}.new"));
         fs::write(&temporary, text).unwrap();
         fs::rename(temporary, self.file(name)).unwrap();
     }
 
     /// Waits for a table; `each` sees all tables on the way there.
-    async fn until(
+    pub async fn until(
         &mut self,
         what: &str,
         each: impl Fn(&Desired),
@@ -99,21 +101,21 @@ impl Bench {
         outcome.unwrap_or_else(|_| panic!("not seen: {what}; last table: {:#?}", self.now()))
     }
 
-    async fn wait(&mut self, what: &str, wanted: impl Fn(&Desired) -> bool) -> Arc<Desired> {
+    pub async fn wait(&mut self, what: &str, wanted: impl Fn(&Desired) -> bool) -> Arc<Desired> {
         self.until(what, |_| {}, wanted).await
     }
 
     /// Waits until exactly these images should run.
-    async fn images(&mut self, want: &[&str]) -> Arc<Desired> {
+    pub async fn images(&mut self, want: &[&str]) -> Arc<Desired> {
         self.wait(&format!("{want:?}"), |table| table.sources_ready && images(table) == want).await
     }
 
-    fn now(&self) -> Arc<Desired> {
+    pub fn now(&self) -> Arc<Desired> {
         Arc::clone(&self.running.as_ref().unwrap().0.borrow())
     }
 }
 
-fn images(table: &Desired) -> Vec<&str> {
+pub fn images(table: &Desired) -> Vec<&str> {
     table.pods.iter().map(|p| p.pod.spec.as_ref().unwrap().containers[0].image.as_deref().unwrap()).collect()
 }
 
@@ -121,11 +123,11 @@ fn state<'t>(table: &'t Desired, name: &str) -> Option<&'t FileState> {
     table.files.iter().find(|f| f.path.file_name().unwrap() == name).map(|f| &f.state)
 }
 
-fn kept(table: &Desired, name: &str) -> bool {
+pub fn kept(table: &Desired, name: &str) -> bool {
     matches!(state(table, name), Some(FileState::KeptLastGood { .. }))
 }
 
-fn sh(directory: &Path, script: &str) {
+pub fn sh(directory: &Path, script: &str) {
     let status = Command::new("sh").arg("-ec").arg(script).current_dir(directory).status().unwrap();
     assert!(status.success(), "{script}");
 }
