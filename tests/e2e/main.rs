@@ -14,7 +14,10 @@ mod pulls;
 mod rotation;
 mod security;
 mod slices;
+mod sources;
 mod storm;
 mod support;
 mod volumes;
 mod walk;
+#[path = "../manifest/web.rs"]
+mod web;

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::url::Host;
 use jiff::Timestamp;
 use minisign_verify::PublicKey;
 use reqwest::Url;
@@ -67,6 +68,17 @@ impl UrlConfig {
         })
     }
 
+    /// Whether nothing tells that the document is what its author wrote.
+    fn is_open(&self) -> bool {
+        let loopback = match self.url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        self.url.scheme() == "http" && !loopback && self.sha256.is_none() && self.minisign.is_none()
+    }
+
     /// The URL without user and password: its name in reports and in the pods' uid.
     pub fn shown(&self) -> String {
         let mut url = self.url.clone();
@@ -99,6 +111,13 @@ pub(crate) async fn run(
     kick: Arc<Notify>,
 ) {
     let name = config.shown();
+    if config.is_open() {
+        tracing::warn!(
+            url = name,
+            "manifests come over plain http, where anybody on the way can change them; use https or \
+             --manifest-url-minisign-key"
+        );
+    }
     let store = Arc::new(store);
     let loaded = {
         let (store, name) = (Arc::clone(&store), name.clone());
