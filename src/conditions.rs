@@ -23,13 +23,25 @@ pub fn of(status: &PodStatus, sidecars: impl Fn(&str) -> bool) -> Vec<PodConditi
         condition("Initialized", status.initialized, "ContainersNotInitialized", text)
     };
     let containers_ready = PodCondition { type_: "ContainersReady".to_owned(), ..ready.clone() };
-    vec![
+    let mut all = vec![
         condition("PodReadyToStartContainers", status.sandbox_ready, "", String::new()),
         initialized,
         ready,
         containers_ready,
         condition("PodScheduled", true, "", String::new()),
-    ]
+    ];
+    all.extend((status.rounds > 0).then(|| restarting(&status.restarting)));
+    all
+}
+
+/// Here the reason belongs to the condition that holds.
+fn restarting(message: &str) -> PodCondition {
+    let told = |text: &str| (!message.is_empty()).then(|| text.to_owned());
+    PodCondition {
+        reason: told("ContainerExited"),
+        message: told(message),
+        ..condition("AllContainersRestarting", !message.is_empty(), "", String::new())
+    }
 }
 
 /// Reason and message belong to a condition that does not hold.

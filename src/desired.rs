@@ -48,7 +48,11 @@ fn container(container: &Container) -> plan::ContainerPlan {
     let rules = container.restart_policy_rules.iter().flatten().filter_map(|rule| {
         let codes = rule.exit_codes.as_ref()?;
         let values = codes.values.clone().unwrap_or_default();
-        Some(plan::RestartRule { within: codes.operator == "In", codes: values })
+        Some(plan::RestartRule {
+            within: codes.operator == "In",
+            codes: values,
+            all: rule.action == "RestartAllContainers",
+        })
     });
     let grace = |probe: Option<&Probe>| probe?.termination_grace_period_seconds.map(whole_seconds);
     plan::ContainerPlan {

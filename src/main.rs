@@ -74,6 +74,7 @@ async fn command(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Stop(args) => cli::stop::run(&backend().await?, args).await?,
         Command::Images(args) => cli::images::run(&backend().await?, args).await?,
         Command::Manifests(args) => cli::manifests::run(&cli.runtime, args)?,
+        Command::Plan(args) => return cli::plan::run(&cli.runtime, args).await,
         Command::Validate(args) => return cli::validate::run(args),
         Command::Version(args) => cli::version::run(backend().await, args).await?,
     }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use podstead::manifest::{ManifestPod, support, validate};
+use podstead::manifest::{ManifestPod, judge, support, validate};
 
 const NODE: &str = "Node-1";
 
@@ -55,6 +55,21 @@ fn read(file: &Path) -> Result<Vec<ManifestPod>, String> {
         let version = concat!("podstead ", env!("CARGO_PKG_VERSION"));
         text.replace("/etc/kubernetes/manifests/", "").replace(version, "podstead VERSION")
     })
+}
+
+/// What is allowed and hardly meant, with the words for it; a file without any says so.
+#[test]
+fn what_is_hardly_meant_is_warned_of() {
+    let mut wrong = Vec::new();
+    for file in fixtures("warned") {
+        let name = Path::new(file.file_name().unwrap());
+        let judged = judge(&fs::read(&file).unwrap(), name, NODE);
+        assert!(judged.verdict.is_ok(), "{}: {:?}", file.display(), judged.verdict);
+        let lines: Vec<String> = judged.warnings.iter().map(|w| format!("{w}\n")).collect();
+        let text = if lines.is_empty() { "no warning\n".to_owned() } else { lines.concat() };
+        expect(&file.with_extension("expected"), &text, &mut wrong);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What installers and projects write, unchanged: what is refused has its reason beside it.

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Only this room and `main` print.
 
 pub mod describe;
+pub mod excerpt;
 pub mod exec;
 pub mod find;
 mod follow;
@@ -9,6 +10,7 @@ pub mod inspect;
 pub mod logs;
 pub mod manifests;
 pub mod output;
+pub mod plan;
 pub mod pods;
 pub mod progress;
 pub mod ps;
@@ -64,6 +66,8 @@ pub enum Command {
     Images(images::Args),
     /// List the sources and files of manifests, and what became of each
     Manifests(manifests::Args),
+    /// Show what manifests would change on the node, and change nothing
+    Plan(plan::Args),
     /// Check manifests as the agent would
     Validate(validate::Args),
     /// Print versions of podstead and the runtime

@@ -49,6 +49,16 @@ impl Report<'_> {
         self.refusals.add_with(at, format!("{}{field}", self.prefix), message, suggestion);
     }
 
+    /// Whether the text says the field.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.places.contains_key(field)
+    }
+
+    /// Every field that the text says.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
     pub(crate) fn verdict(&mut self, field: &str, verdict: Result<(), String>) {
         if let Err(message) = verdict {
             self.add(field, message);

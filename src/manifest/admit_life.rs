@@ -57,8 +57,6 @@ fn restarts(container: &Container, init: bool, field: &str, report: &mut Report<
     }
     if container.restart_policy.is_none() {
         report.add(&field, "must specify restartPolicy when restart rules are used");
-    } else if init && is_sidecar(container) {
-        report.add(&field, "may not be set for a sidecar: it is restarted always");
     }
     if rules.len() > MAX_RULES {
         report.add(&field, format!("must have at most {MAX_RULES} items"));
@@ -66,14 +64,12 @@ fn restarts(container: &Container, init: bool, field: &str, report: &mut Report<
     for (index, rule) in rules.iter().enumerate() {
         let field = format!("{field}[{index}]");
         match rule.action.as_str() {
-            "Restart" => {}
-            "RestartAllContainers" => {
-                let version = env!("CARGO_PKG_VERSION");
-                let text =
-                    format!("not supported yet by podstead {version}: restarting all containers of the pod");
+            "RestartAllContainers" => {}
+            "Restart" if init && is_sidecar(container) => {
+                let text = "a sidecar is restarted always: only RestartAllContainers may be said here";
                 report.add(&format!("{field}.action"), text);
             }
-            other => report.add(&format!("{field}.action"), format!("\"{other}\" is not one of Restart")),
+            action => report.one_of(&format!("{field}.action"), action, &["Restart", "RestartAllContainers"]),
         }
         let Some(codes) = &rule.exit_codes else {
             report.add(&format!("{field}.exitCodes"), "must be specified");

@@ -8,22 +8,36 @@ use std::sync::Arc;
 
 use super::claims;
 use super::desired::{FileReport, FileState, texts};
-use super::parse::{ManifestPod, validate};
+use super::parse::{ManifestPod, judge};
 use super::read::{self, ReadError};
+use super::refusal::Refusal;
 use super::trust::{Trust, Waivers};
+
+/// What is to be said of one file.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// What became of it.
+    pub report: FileReport,
+    /// Its text; empty where it could not be read.
+    pub text: String,
+    /// Why it is refused, with places.
+    pub refusals: Vec<Refusal>,
+    /// What is allowed and hardly meant.
+    pub warnings: Vec<Refusal>,
+}
 
 /// Collects what was read, and judges it as a whole: two files may claim one pod.
 #[derive(Debug)]
 pub struct Examination {
     node: String,
-    reports: Vec<FileReport>,
+    findings: Vec<Finding>,
     good: BTreeMap<PathBuf, Vec<Arc<ManifestPod>>>,
 }
 
 impl Examination {
     /// For a node of this name.
     pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), reports: Vec::new(), good: BTreeMap::new() }
+        Self { node: node.to_owned(), findings: Vec::new(), good: BTreeMap::new() }
     }
 
     /// Reads a file, whatever its name, or all of a directory that an agent would read.
@@ -63,33 +77,45 @@ impl Examination {
 
     /// Takes a manifest that was read elsewhere.
     pub fn bytes(&mut self, path: &Path, bytes: &[u8]) {
-        if self.reports.iter().any(|r| r.path == path) {
+        if self.findings.iter().any(|f| f.report.path == path) {
             return;
         }
-        match validate(bytes, path, &self.node) {
+        let judged = judge(bytes, path, &self.node);
+        let (state, refusals) = match judged.verdict {
             Ok(pods) => {
                 let names = pods.iter().map(ManifestPod::key).collect();
                 self.good.insert(path.to_owned(), pods.into_iter().map(Arc::new).collect());
-                self.report(path, FileState::Accepted { pods: names });
+                (FileState::Accepted { pods: names }, Vec::new())
             }
-            Err(refusals) => self.report(path, FileState::Refused { errors: texts(&refusals) }),
-        }
+            Err(refusals) => (FileState::Refused { errors: texts(&refusals) }, refusals),
+        };
+        let report = FileReport::bare(path.to_owned(), state);
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        self.findings.push(Finding { report, text, refusals, warnings: judged.warnings });
     }
 
     fn report(&mut self, path: &Path, state: FileState) {
-        self.reports.push(FileReport::bare(path.to_owned(), state));
+        let report = FileReport::bare(path.to_owned(), state);
+        let (refusals, warnings) = (Vec::new(), Vec::new());
+        self.findings.push(Finding { report, text: String::new(), refusals, warnings });
     }
 
-    /// What became of each file, in the order they were read.
-    pub fn reports(mut self) -> Vec<FileReport> {
+    /// What is to be said of each file, in the order they were read.
+    pub fn findings(mut self) -> Vec<Finding> {
         let good = self.good.iter().map(|(path, pods)| (path.as_path(), &pods[..]));
         let mut duplicates = claims::settle(good, &HashMap::new()).duplicates;
-        for report in &mut self.reports {
+        for report in self.findings.iter_mut().map(|f| &mut f.report) {
             if let Some(found) = duplicates.remove(&report.path) {
                 report.state = FileState::Duplicate { claim: found.claim, with: found.with, kept: false };
             }
         }
-        self.reports
+        self.findings
+    }
+
+    /// The pods of all files that are taken, in the order of the files' names.
+    pub fn pods(&self) -> Vec<Arc<ManifestPod>> {
+        let good = self.good.iter().map(|(path, pods)| (path.as_path(), &pods[..]));
+        claims::settle(good, &HashMap::new()).pods
     }
 }
 
@@ -112,7 +138,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("5-sub")).unwrap();
         let mut all = Examination::new("node");
         all.read(dir.path()).unwrap();
-        let lines: Vec<String> = all.reports().iter().map(ToString::to_string).collect();
+        let lines: Vec<String> = all.findings().iter().map(|f| f.report.to_string()).collect();
         let text = lines.join("\n").replace(&format!("{}/", dir.path().display()), "");
         let twin = "the pod default/a-node is also claimed by";
         assert!(text.starts_with(&format!("1-good.yaml: {twin} 2-twin.yaml")), "{text}");
@@ -132,8 +158,8 @@ mod tests {
         all.read(&path).unwrap();
         all.read(&path).unwrap();
         assert_eq!(all.read(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
-        let reports = all.reports();
-        assert_eq!(reports.len(), 1);
-        assert_eq!(reports[0].to_string(), format!("{}: ok: default/a-node", path.display()));
+        let findings = all.findings();
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].report.to_string(), format!("{}: ok: default/a-node", path.display()));
     }
 }

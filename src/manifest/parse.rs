@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use super::admit::{self, Report};
+use super::advice;
 use super::check;
 use super::defaults;
 use super::identity;
@@ -50,34 +51,57 @@ impl ManifestPod {
 /// Largest manifest, as the kubelet's.
 pub const MAX_BYTES: u64 = 10 << 20;
 
+/// What became of one manifest.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// Its pods, or every reason why there are none; in the order of the text.
+    pub verdict: Result<Vec<ManifestPod>, Vec<Refusal>>,
+    /// What is allowed and hardly meant, of pods that were found right; in the order of the text.
+    pub warnings: Vec<Refusal>,
+}
+
 /// Reads one manifest: the way of the agent's file source and of `podstead validate` alike.
 ///
 /// `path` stands in errors and, made absolute, in the uid; the file itself is not read. `node` is the node's
 /// name in any case. Errors are complete and in the order of the text.
 pub fn validate(bytes: &[u8], path: &Path, node: &str) -> Result<Vec<ManifestPod>, Vec<Refusal>> {
-    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let judged = validate_from(bytes, Origin::File(&file), node);
-    judged.map_err(|mut all| {
-        // Wherever it was found, in the reader's own words.
-        for refusal in &mut all {
-            path.clone_into(&mut refusal.file);
-        }
-        all
-    })
+    judge(bytes, path, node).verdict
 }
 
-/// The same for a document of any origin.
-pub(crate) fn validate_from(
+/// The same, with what a friend would say of it.
+pub fn judge(bytes: &[u8], path: &Path, node: &str) -> Judged {
+    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut judged = judge_from(bytes, Origin::File(&file), node);
+    // Wherever it was found, in the reader's own words.
+    for one in judged.verdict.as_mut().err().into_iter().flatten().chain(&mut judged.warnings) {
+        path.clone_into(&mut one.file);
+    }
+    judged
+}
+
+/// A document of any origin; errors name that.
+pub(crate) fn judge_from(bytes: &[u8], origin: Origin<'_>, node: &str) -> Judged {
+    let name = origin.name();
+    let (mut refusals, mut warnings) = (Refusals::new(&name), Refusals::new(&name));
+    let pods = read(bytes, origin, &identity::node_name(node), &mut refusals, &mut warnings);
+    let sorted = |found: Refusals| {
+        let mut all = found.into_sorted();
+        for one in &mut all {
+            name.clone_into(&mut one.file);
+        }
+        all
+    };
+    let verdict = if refusals.is_empty() { Ok(pods) } else { Err(sorted(refusals)) };
+    Judged { verdict, warnings: sorted(warnings) }
+}
+
+fn read(
     bytes: &[u8],
     origin: Origin<'_>,
     node: &str,
-) -> Result<Vec<ManifestPod>, Vec<Refusal>> {
-    let mut refusals = Refusals::new(&origin.name());
-    let pods = read(bytes, origin, &identity::node_name(node), &mut refusals);
-    if refusals.is_empty() { Ok(pods) } else { Err(refusals.into_sorted()) }
-}
-
-fn read(bytes: &[u8], origin: Origin<'_>, node: &str, refusals: &mut Refusals) -> Vec<ManifestPod> {
+    refusals: &mut Refusals,
+    warnings: &mut Refusals,
+) -> Vec<ManifestPod> {
     if bytes.len() as u64 >= MAX_BYTES {
         refusals.add(
             Position::START,
@@ -99,7 +123,7 @@ fn read(bytes: &[u8], origin: Origin<'_>, node: &str, refusals: &mut Refusals) -
     if documents.is_empty() && refusals.is_empty() {
         refusals.add(Position::START, "", "the file holds no document; a manifest holds at least one Pod");
     }
-    let mut reader = Reader { node, origin, file: origin.name(), refusals, pods: Vec::new() };
+    let mut reader = Reader { node, origin, file: origin.name(), refusals, warnings, pods: Vec::new() };
     for document in &documents {
         reader.document(document);
     }
@@ -130,6 +154,7 @@ struct Reader<'a> {
     origin: Origin<'a>,
     file: PathBuf,
     refusals: &'a mut Refusals,
+    warnings: &'a mut Refusals,
     pods: Vec<ManifestPod>,
 }
 
@@ -229,6 +254,7 @@ impl Reader<'_> {
         if self.refusals.len() > before {
             return;
         }
+        advice::pod(&pod, &mut Report { places, prefix, start, refusals: self.warnings });
         let uid = identity::apply(&mut pod, self.node, self.origin);
         self.pods.push(ManifestPod { pod, uid, file: self.file.clone(), at: node.at });
     }

@@ -12,6 +12,7 @@ use super::init;
 use super::mutant::{Mutant, planted};
 use super::need::{self, Need, need};
 use super::reason::{Reason, WaitReason};
+use super::round::{self, ROUND};
 use super::teardown::{self, INIT, SIDECAR};
 use super::types::{ContainerPlan, Pod, Role};
 
@@ -48,7 +49,8 @@ pub(super) fn converge(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbo
         }
         return;
     }
-    if !init::advance(draft, pod, view, sandbox) {
+    let round = round::current(draft.observed, pod, view);
+    if round::clear_the_way(draft, view, &round) || !init::advance(draft, pod, view, sandbox) {
         return;
     }
     // Starts go side by side, but not past a hook (`kubelet-static-pods.md 2.11`): it may prepare what the next needs.
@@ -95,7 +97,8 @@ pub(super) fn act(
         Need::Start(instance) => start(draft, instance),
         Need::New { because: Reason::StartBrokenOff, .. } if start_failed_lately(draft, container, view) => {}
         Need::New { attempt, restart, because } => {
-            let next = New { pod, container, sandbox, attempt, restart };
+            let round = round::current(draft.observed, pod, view).number;
+            let next = New { pod, container, sandbox, attempt, restart, round };
             make(draft, &next, because);
         }
     }
@@ -128,6 +131,7 @@ struct New<'a> {
     sandbox: &'a Sandbox,
     attempt: u32,
     restart: Option<Restart>,
+    round: u32,
 }
 
 fn make(draft: &mut Draft<'_>, new: &New<'_>, because: Reason) {
@@ -183,6 +187,9 @@ fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
         (labels::TERMINATION_GRACE.to_owned(), new.pod.grace.as_secs().to_string()),
         (BACKOFF.to_owned(), pause.as_secs().to_string()),
     ]);
+    if new.round > 0 && !planted(Mutant::RoundForgotten) {
+        all.insert(ROUND.to_owned(), new.round.to_string());
+    }
     let key = match new.container.role {
         Role::Regular => return all,
         Role::Init => INIT,

@@ -7,18 +7,20 @@ use super::draft::{Draft, View};
 use super::mutant::{Mutant, planted};
 use super::need::{Need, need};
 use super::reason::WaitReason;
-use super::types::{Pod, Role};
+use super::round;
+use super::types::{Observed, Pod, Role};
 
-/// Whether the pod got as far as its regular containers in this sandbox: init containers are then over for good, whatever
+/// Whether the pod got as far as its regular containers in this sandbox and round: init containers are then over for good, whatever
 /// is left of them.
-pub(super) fn is_over(pod: &Pod, view: &View<'_>, sandbox: &Sandbox) -> bool {
+pub(super) fn is_over(observed: &Observed, pod: &Pod, view: &View<'_>, sandbox: &Sandbox) -> bool {
+    let round = round::current(observed, pod, view);
     let regular = |name: &str| pod.containers.iter().any(|c| c.name == name);
-    view.containers.iter().any(|c| c.sandbox == sandbox.id && regular(&c.name))
+    view.containers.iter().any(|c| c.sandbox == sandbox.id && regular(&c.name) && !round.is_past(c))
 }
 
 /// The next steps of init containers and sidecars; whether the regular containers may have theirs.
 pub(super) fn advance(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbox: &Sandbox) -> bool {
-    let over = is_over(pod, view, sandbox) && !planted(Mutant::InitAlwaysRepeated);
+    let over = is_over(draft.observed, pod, view, sandbox) && !planted(Mutant::InitAlwaysRepeated);
     for container in &pod.init {
         if over && container.role == Role::Init {
             continue;
@@ -44,7 +46,7 @@ pub(super) fn advance(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>, sandbox
 
 /// Whether an init container failed and is not tried again.
 pub(super) fn failed(draft: &Draft<'_>, pod: &Pod, view: &View<'_>, sandbox: &Sandbox) -> bool {
-    !is_over(pod, view, sandbox)
+    !is_over(draft.observed, pod, view, sandbox)
         && !planted(Mutant::FailedInitPassed)
         && pod
             .init

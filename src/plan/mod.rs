@@ -15,6 +15,7 @@ mod known;
 pub mod mutant;
 mod need;
 mod reason;
+mod round;
 mod sandbox;
 pub mod status;
 mod teardown;

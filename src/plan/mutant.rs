@@ -57,6 +57,10 @@ mutants! {
     HookForgotten
     UnhealthyKept
     DeadlineIgnored
+    RoundNeverEnds
+    RoundsOverlap
+    RoundNotPaused
+    RoundForgotten
 }
 
 /// Whether `mutant` is planted now.

@@ -9,6 +9,7 @@ use super::backoff::{self, Restart};
 use super::draft::{Draft, View};
 use super::mutant::{Mutant, planted};
 use super::reason::Reason;
+use super::round;
 use super::types::{ContainerPlan, Pod, RestartPolicy, Role};
 
 /// What a container needs.
@@ -41,7 +42,9 @@ pub(super) fn need<'a>(
     let attempt =
         if planted(Mutant::AttemptReused) { last.attempt } else { last.attempt.saturating_add(1).max(floor) };
     let changed = last.annotations.get(labels::CONTAINER_HASH).is_some_and(|hash| *hash != container.hash);
-    let misplaced = sandbox.is_none_or(|s| s.id != last.sandbox);
+    let round = round::current(draft.observed, pod, view);
+    let past = round.is_past(last);
+    let misplaced = past || sandbox.is_none_or(|s| s.id != last.sandbox);
     let again = |because| Need::New { attempt, restart: Some(backoff::restart(last, draft.now)), because };
     match &last.state {
         ContainerState::Running { .. } => match misfit(draft, container, last, changed, misplaced) {
@@ -57,6 +60,12 @@ pub(super) fn need<'a>(
         ContainerState::Created => Need::Start(last),
         ContainerState::Unknown if draft.may_run(last) => Need::Stop(last, Reason::StateUnknown),
         ContainerState::Unknown => again(Reason::StateUnknown),
+        // Whatever it did and whatever its policy, once nothing of its round runs any more.
+        ContainerState::Exited { .. } if past => {
+            let asked = round::asks(draft.observed, container, last).is_some();
+            let restart = if asked { backoff::restart(last, draft.now) } else { backoff::instead(last) };
+            Need::New { attempt, restart: Some(restart), because: Reason::NewRound }
+        }
         // No fault of its own: at once, and whatever the policy if nothing ran. It then keeps its number, which its
         // empty log has taken, unless it is in another sandbox.
         state

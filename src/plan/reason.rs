@@ -38,6 +38,15 @@ pub enum Reason {
         /// The policy.
         policy: RestartPolicy,
     },
+    /// Its rule has this container's exit start all of the pod's containers anew.
+    AllRestart {
+        /// The container.
+        container: String,
+        /// Its exit code.
+        code: i32,
+    },
+    /// All of the pod's containers are started anew.
+    NewRound,
     /// The container's definition changed.
     DefinitionChanged,
     /// It is made and not started.
@@ -90,6 +99,10 @@ impl fmt::Display for Reason {
             Self::Ended { code, policy } => {
                 return write!(f, "exited with code {code}, restartPolicy {policy:?}");
             }
+            Self::AllRestart { container, code } => {
+                return write!(f, "{container} exited with code {code}, its rule restarts all containers");
+            }
+            Self::NewRound => "all containers are started anew",
             Self::DefinitionChanged => "the definition of the container changed",
             Self::NotStarted => "made and not started",
             Self::StateUnknown => "the runtime cannot tell its state",

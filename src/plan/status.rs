@@ -12,6 +12,7 @@ use super::draft::{self, View};
 use super::init;
 use super::known::{Failure, Known};
 use super::need::restarts;
+use super::round::{self, Round};
 use super::types::{ContainerPlan, Observed, Pod, Role};
 
 /// A pod's phase.
@@ -46,6 +47,10 @@ pub struct PodStatus {
     pub initialized: bool,
     /// Why the pod as a whole failed, as the kubelet spells it (`DeadlineExceeded`); empty for nothing.
     pub reason: String,
+    /// How many times a rule had all containers started anew.
+    pub rounds: u32,
+    /// Why all containers are to be started anew just now; empty for nothing.
+    pub restarting: String,
     /// What holds the pod up as a whole; empty for nothing.
     pub message: String,
     /// Init containers and sidecars, in the order of the spec.
@@ -121,8 +126,9 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
     let mut views = draft::views(observed);
     let view = views.remove(&pod.identity.uid).unwrap_or_default();
     let sandbox = view.sandboxes.first();
-    let told = Told { pod, observed, known, now, view: &view };
-    let over = sandbox.is_some_and(|s| init::is_over(pod, &view, s));
+    let round = round::current(observed, pod, &view);
+    let told = Told { pod, observed, known, now, view: &view, round };
+    let over = sandbox.is_some_and(|s| init::is_over(observed, pod, &view, s));
     let init: Vec<_> = pod.init.iter().map(|c| told.container(c, over)).collect();
     let passed = |(c, plan): (&ContainerStatus, &ContainerPlan)| match plan.role {
         Role::Sidecar => c.started,
@@ -135,7 +141,13 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
     let sidecars = init.iter().zip(&pod.init).filter(|(_, plan)| plan.role == Role::Sidecar);
     let serves = |c: &ContainerStatus| c.ready;
     PodStatus {
-        phase: if late { PodPhase::Failed } else { phase(pod, &init, initialized, &containers) },
+        phase: match round.cause {
+            _ if late => PodPhase::Failed,
+            Some(_) => PodPhase::Pending,
+            None => phase(pod, &init, initialized, &containers),
+        },
+        rounds: round.number,
+        restarting: round.cause.map(|(c, code)| restarting(c, code)).unwrap_or_default(),
         ips: sandbox
             .filter(|s| s.state == SandboxState::Ready)
             .and_then(|s| s.ips.clone())
@@ -163,6 +175,10 @@ pub fn pod_status(pod: &Pod, observed: &Observed, known: &Known, now: Time) -> P
         init,
         containers,
     }
+}
+
+fn restarting(container: &Container, code: i32) -> String {
+    format!("Container {} exited with code {code}, triggering pod restart", container.name)
 }
 
 /// The kubelet's getPhase: a waiting container that ran before counts as stopped.
@@ -203,6 +219,7 @@ struct Told<'a> {
     known: &'a Known,
     now: Time,
     view: &'a View<'a>,
+    round: Round<'a>,
 }
 
 impl Told<'_> {
@@ -219,7 +236,8 @@ impl Told<'_> {
         let by_probe = newest.is_some_and(|c| self.observed.failed_a_probe(c));
         // An init container that is over for good is shown as it ended, whatever came later.
         let settled = plan.role == Role::Init && begun;
-        let again = |end: &Terminated| !settled && restarts(self.pod, plan, end.code, by_probe);
+        let past = newest.is_some_and(|c| self.round.is_past(c));
+        let again = |end: &Terminated| !settled && (past || restarts(self.pod, plan, end.code, by_probe));
         let followed = ended.as_ref().is_some_and(again);
         let (state, last) = match (running, ended) {
             (Some(started_at), _) => (State::Running { started_at }, previous),

@@ -93,6 +93,9 @@ pub struct RestartRule {
     pub within: bool,
     /// Exit codes.
     pub codes: Vec<i32>,
+    /// Whether all containers of the pod are started anew, not only this one.
+    #[serde(default)]
+    pub all: bool,
 }
 
 impl RestartRule {

@@ -15,6 +15,7 @@ on_both!(
     a_container_that_fails_its_liveness_probe_is_started_anew,
     readiness_follows_the_probe_and_survives_the_agent,
     containers_have_policies_of_their_own,
+    one_exit_starts_all_containers_anew_by_rule,
     a_pod_ends_at_its_deadline,
     what_a_container_leaves_as_its_message_is_told,
 );
@@ -239,6 +240,43 @@ async fn containers_have_policies_of_their_own(host: &Host) {
         .map(|attempt| assert_eq!(attempt, 1))
         .expect("it ends");
     assert_eq!(handle.container("once").await.expect("kept").attempt, 0);
+}
+
+async fn one_exit_starts_all_containers_anew_by_rule(host: &Host) {
+    let mut node = host.node().await;
+    let rule = "    restartPolicy: Never\n    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [88]}}]\n";
+    let spec = String::from("  restartPolicy: Never\n  initContainers:\n")
+        + &container("setup", "echo made >> /shared/log", "")
+        + &container("helper", "exec sleep 1000", "    restartPolicy: Always\n")
+        + "  containers:\n"
+        + &container("once", "exit 0", "")
+        + &container("main", "[ -e /shared/x ] && exec sleep 1000; touch /shared/x; sleep 1; exit 88", rule);
+    let handle = node.apply("anew", &pod("anew", &spec)).expect("apply");
+    let sandbox = handle.running_again("main", 0).await.expect("it runs").sandbox;
+    let main = handle.running_again("main", 1).await.expect("it runs again");
+    assert_eq!(main.sandbox, sandbox, "the sandbox stays");
+    let helper = handle.running_again("helper", 1).await.expect("the sidecar too");
+    assert!(helper.annotations.get("podstead.dev/round").is_some_and(|round| round == "1"));
+    let log = handle.exec("main", &["cat", "/shared/log"]).await.expect("exec");
+    assert_eq!(
+        String::from_utf8_lossy(&log.stdout),
+        "made\nmade\n",
+        "init containers run again, volumes stay"
+    );
+    let ended = |all: &[Container]| {
+        let newest = all.iter().filter(|c| c.name == "once").max_by_key(|c| c.attempt)?;
+        matches!(newest.state, ContainerState::Exited { .. }).then_some(newest.attempt)
+    };
+    let attempt =
+        handle.until("the end of once", |_, all| ended(all).filter(|n| *n > 0)).await.expect("again");
+    assert_eq!(attempt, 1, "what was over runs once more");
+    let status = until_shown(&node, "anew-node", "running", |s| s["phase"] == "Running").await;
+    assert_eq!(condition(&status, "AllContainersRestarting"), "False");
+    // The next agent takes nothing of it for a reason to start anything.
+    node.restart_agent().await.expect("another agent");
+    let handle = node.pod("anew");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(handle.container("main").await.expect("there").attempt, 1);
 }
 
 async fn a_pod_ends_at_its_deadline(host: &Host) {

@@ -8,6 +8,7 @@ mod library;
 mod life;
 mod names;
 mod offline;
+mod plan;
 mod pods;
 mod probes;
 mod pulls;

@@ -45,6 +45,27 @@ fn validate_names_file_line_and_column() {
 }
 
 #[test]
+fn validate_warns_and_speaks_to_people_and_machines() {
+    let odd = fixture("warned/everything.yaml");
+    let (code, out, _) = podstead(&["validate", &odd]);
+    assert_eq!(code, 0, "a warning refuses nothing");
+    assert!(out.contains("everything.yaml:8:3: warning: spec.schedulerName: has no effect"), "{out}");
+    assert_eq!(podstead(&["validate", "--deny-warnings", &odd]).0, 4);
+    let (code, out, _) = podstead(&["validate", "--no-warnings", &odd]);
+    assert_eq!((code, out.lines().count()), (0, 1), "{out}");
+
+    let (_, out, _) = podstead(&["validate", "-o", "full", &odd]);
+    assert!(out.contains("warning: spec.schedulerName: has no effect"), "{out}");
+    assert!(out.contains("8 |   schedulerName: mine\n  |   ^^^^^^^^^^^^^"), "{out}");
+
+    let (code, out, _) = podstead(&["validate", "-o", "json", &odd, &fixture("refused/life.yaml")]);
+    let all: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &all[0]["state"], &all[1]["state"]), (4, &"Accepted".into(), &"Refused".into()));
+    assert_eq!(all[0]["warnings"][0]["at"]["line"], 6);
+    assert!(all[1]["errors"].as_array().is_some_and(|errors| errors.len() > 5), "{out}");
+}
+
+#[test]
 fn validate_reads_standard_input() {
     let mut child = Command::new(BINARY)
         .args(["validate", "--hostname-override", "n", "-"])

@@ -102,9 +102,8 @@ fn sh(directory: &Path, script: &str) {
 async fn condition(node: &Node, file: &Path, what: &str, wanted: impl Fn(&FileReport) -> bool) {
     let mut manifests = node.manifests().expect("an agent");
     let seen = manifests.wait_for(|table| table.files.iter().any(|f| f.path == *file && wanted(f)));
-    if tokio::time::timeout(Duration::from_secs(30), seen).await.is_err() {
-        panic!("not seen: {what}: {:#?}", node.files());
-    }
+    let seen = tokio::time::timeout(Duration::from_secs(30), seen).await.is_ok();
+    assert!(seen, "not seen: {what}: {:#?}", node.files());
 }
 
 fn is_kept(file: &FileReport) -> bool {
@@ -358,7 +357,7 @@ async fn every_file_is_listed_with_its_condition_with_an_agent_and_without() {
     let listed = |all: &Value| -> Vec<(String, String)> {
         let files = all["files"].as_array().expect("files");
         let name =
-            |f: &Value| Path::new(f["path"].as_str().unwrap_or_default()).file_name().map(|n| n.to_owned());
+            |f: &Value| Path::new(f["path"].as_str().unwrap_or_default()).file_name().map(ToOwned::to_owned);
         let text = |f: &Value| name(f).unwrap_or_default().to_string_lossy().into_owned();
         files.iter().map(|f| (text(f), f["condition"].as_str().unwrap_or_default().to_owned())).collect()
     };

@@ -104,6 +104,9 @@ struct PlanIn {
     /// Exit codes that restart it whatever the policy.
     #[serde(default)]
     restart_on: Vec<i32>,
+    /// Exit codes that start all containers anew.
+    #[serde(default)]
+    restart_all_on: Vec<i32>,
     #[serde(default)]
     post_start: bool,
     /// `startup`, `liveness`, `readiness`.
@@ -118,14 +121,16 @@ impl PlanIn {
     fn planned(&self, role: Role) -> ContainerPlan {
         let has = |kind: &str| self.probes.iter().any(|p| p == kind);
         let grace = self.probe_grace.map(Duration::from_secs);
-        let rule = RestartRule { within: true, codes: self.restart_on.clone() };
+        let all = (true, &self.restart_all_on);
+        let rules = [(false, &self.restart_on), all].into_iter().filter(|(_, codes)| !codes.is_empty());
+        let rule = |(all, codes): (bool, &Vec<i32>)| RestartRule { within: true, codes: codes.clone(), all };
         ContainerPlan {
             name: self.name.clone(),
             image: format!("{}:1", self.name),
             hash: self.hash.clone(),
             role: if self.sidecar { Role::Sidecar } else { role },
             restart_policy: self.restart_policy,
-            restart_rules: if self.restart_on.is_empty() { Vec::new() } else { vec![rule] },
+            restart_rules: rules.map(rule).collect(),
             post_start: self.post_start,
             probes: Probes {
                 startup: has("startup"),
@@ -192,6 +197,8 @@ struct ContainerIn {
     /// Its place among the init containers, of a sidecar.
     #[serde(default)]
     sidecar: Option<usize>,
+    #[serde(default)]
+    round: Option<u32>,
     #[serde(default)]
     pre_stop: bool,
     /// `created`, `running`, `unknown`, or `exited <code> at <second>`.
@@ -373,6 +380,9 @@ impl ContainerIn {
         ]);
         if self.pre_stop {
             annotations.insert(labels::PRE_STOP.to_owned(), "{}".to_owned());
+        }
+        if let Some(round) = self.round {
+            annotations.insert("podstead.dev/round".to_owned(), round.to_string());
         }
         if let Some(index) = self.sidecar {
             annotations.insert("podstead.dev/sidecar".to_owned(), index.to_string());

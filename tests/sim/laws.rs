@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use podstead::plan::{Action, Desired, FailureKey, Observed, Reason, Step, Verb};
+use podstead::plan::{Action, ContainerPlan, Desired, FailureKey, Observed, Pod, Reason, Step, Verb};
 use podstead_fake::{End, Event, World};
 use podstead_runtime::{
     Container, ContainerId, ContainerState, PodUid, Retry, SandboxId, SandboxState, Time, labels,
@@ -11,6 +11,7 @@ use podstead_runtime::{
 
 use crate::driver::{Host, OURS};
 use crate::order::{Order, PROBE_GRACE, SIDECAR};
+use crate::rounds::{asks, round};
 
 /// A broken law, in words.
 pub type Broken = String;
@@ -167,7 +168,7 @@ impl Laws {
         let snapshot = world.snapshot(OURS);
         self.order.saw(&snapshot, desired, host);
         for event in std::mem::take(&mut world.events) {
-            self.event(&event, &snapshot.containers, desired, world.now, who)?;
+            self.event(&event, &snapshot.containers, desired, host, world.now, who)?;
         }
         self.leaving.retain(|uid| {
             host.dirs.contains_key(uid)
@@ -204,6 +205,7 @@ impl Laws {
         event: &Event,
         containers: &[Container],
         desired: &Desired,
+        host: &Host,
         now: Time,
         who: Who,
     ) -> Result<(), Broken> {
@@ -229,8 +231,8 @@ impl Laws {
                 self.seen.containers += 1;
                 let key = (uid.clone(), name.clone());
                 self.owners.insert(id.clone(), key.clone());
-                let made = containers.iter().find(|c| c.id == *id);
-                self.created(key, *attempt, made, containers, now)?;
+                let plan = desired.pods.get(uid).and_then(|pod| pod.all().find(|c| c.name == *name));
+                self.created(key, *attempt, plan, containers, host, now)?;
             }
             Event::Started { id } => {
                 if who == Who::Ghost {
@@ -266,10 +268,14 @@ impl Laws {
         &mut self,
         key: Key,
         attempt: u32,
-        made: Option<&Container>,
+        plan: Option<&ContainerPlan>,
         all: &[Container],
+        host: &Host,
         now: Time,
     ) -> Result<(), Broken> {
+        let instance =
+            |n: u32| all.iter().find(|c| c.pod_uid() == key.0 && c.name == key.1 && c.attempt == n);
+        let made = instance(attempt);
         let hash = made.and_then(|c| c.annotations.get(labels::CONTAINER_HASH).cloned()).unwrap_or_default();
         let written = made.and_then(|c| c.annotations.get(podstead::plan::backoff::BACKOFF)?.parse().ok());
         let Some(last) = self.instances.get(&key) else {
@@ -280,9 +286,13 @@ impl Laws {
         if attempt != last.attempt + 1 {
             return Err(format!("{key:?}: attempt {attempt} after {}", last.attempt));
         }
-        let before =
-            all.iter().find(|c| c.pod_uid() == key.0 && c.name == key.1 && c.attempt == last.attempt);
+        let before = instance(last.attempt);
         let pause = match (last.pause, before) {
+            (Some(pause), Some(before))
+                if last.hash == hash && ended_with_others(plan, made, before, host) =>
+            {
+                Some(pause)
+            }
             (Some(pause), Some(before)) if last.hash == hash => Some(due(pause, before, now)?),
             _ => None,
         };
@@ -302,6 +312,19 @@ impl Laws {
         self.instances.retain(|key, _| key.0 != *uid);
         self.sandbox_made.remove(uid);
     }
+}
+
+/// Whether the instance before was ended because another's rule has all containers started anew: that is no crash.
+fn ended_with_others(
+    plan: Option<&ContainerPlan>,
+    made: Option<&Container>,
+    before: &Container,
+    host: &Host,
+) -> bool {
+    let later = made.is_some_and(|made| round(&made.annotations) > round(&before.annotations));
+    let killed = host.probed.get(&before.id).is_some_and(|p| !p.alive);
+    let over = matches!(before.state, ContainerState::Exited { .. });
+    later && over && !plan.is_some_and(|plan| asks(plan, before, killed))
 }
 
 /// `kubelet-static-pods.md 2.6`, written a second time: checks the pause after `before`, tells the next one.
@@ -333,6 +356,10 @@ fn grace_kept(container: &Container, grace: Duration, desired: &Desired) -> Resu
     let least = Duration::from_secs(2);
     // A sidecar has what the others left of the grace, and a probe may have one of its own.
     if container.annotations.contains_key(SIDECAR) || grace == PROBE_GRACE {
+        return Ok(());
+    }
+    let starts_all = |pod: &Pod| pod.all().any(|c| c.restart_rules.iter().any(|rule| rule.all));
+    if grace == least && desired.pods.get(&container.pod_uid()).is_none_or(starts_all) {
         return Ok(());
     }
     let allowed = [annotated.map(Duration::from_secs), wanted];

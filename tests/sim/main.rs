@@ -6,6 +6,7 @@ mod driver;
 mod laws;
 mod order;
 mod rng;
+mod rounds;
 mod satisfied;
 mod storm;
 

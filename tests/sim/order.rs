@@ -9,6 +9,7 @@ use podstead_runtime::{Container, ContainerId, ContainerState, PodUid, SandboxId
 
 use crate::driver::Host;
 use crate::laws::Broken;
+use crate::rounds;
 
 /// The annotation of sidecars, written a second time.
 pub const SIDECAR: &str = "podstead.dev/sidecar";
@@ -18,8 +19,8 @@ pub const PROBE_GRACE: Duration = Duration::from_secs(7);
 /// What these laws remember.
 #[derive(Default)]
 pub struct Order {
-    /// Init containers that ended well, and sidecars that were started, by sandbox.
-    passed: BTreeSet<(SandboxId, String)>,
+    /// Init containers that ended well, and sidecars that were started, by sandbox and round.
+    passed: BTreeSet<(SandboxId, u32, String)>,
     /// Instances whose preStop hook was carried out by this agent.
     pre_stopped: BTreeSet<ContainerId>,
     /// Since when this agent stops all of a pod.
@@ -49,7 +50,8 @@ impl Order {
                 _ => matches!(container.state, ContainerState::Exited { code: 0, .. }),
             };
             if done {
-                self.passed.insert((container.sandbox.clone(), container.name.clone()));
+                let round = rounds::round(&container.annotations);
+                self.passed.insert((container.sandbox.clone(), round, container.name.clone()));
             }
         }
     }
@@ -66,10 +68,11 @@ impl Order {
         let host = Host { hooked: seen.hooked.clone(), probed: seen.probed.clone(), ..Host::default() };
         self.saw(&seen.snapshot, desired, &host);
         match &step.action {
-            Action::CreateContainer { uid, sandbox, container, .. } => {
+            Action::CreateContainer { uid, sandbox, container, annotations, .. } => {
                 self.ending.remove(uid);
                 if let Some(pod) = desired.pods.get(uid) {
-                    self.inits_first(pod, sandbox, container, seen)?;
+                    self.inits_first(pod, sandbox, rounds::round(annotations), container, seen)?;
+                    rounds::begins(&step.action, pod, seen, now)?;
                     hooks_first(pod, sandbox, container, seen)?;
                 }
             }
@@ -91,9 +94,18 @@ impl Order {
         Ok(())
     }
 
-    fn inits_first(&self, pod: &Pod, sandbox: &SandboxId, name: &str, seen: &Observed) -> Result<(), Broken> {
+    fn inits_first(
+        &self,
+        pod: &Pod,
+        sandbox: &SandboxId,
+        round: u32,
+        name: &str,
+        seen: &Observed,
+    ) -> Result<(), Broken> {
         let regular = |name: &str| pod.containers.iter().any(|c| c.name == name);
-        let mine = |c: &&Container| c.pod_uid() == pod.identity.uid && c.sandbox == *sandbox;
+        let mine = |c: &&Container| {
+            c.pod_uid() == pod.identity.uid && c.sandbox == *sandbox && rounds::round(&c.annotations) >= round
+        };
         let begun = seen.snapshot.containers.iter().filter(mine).any(|c| regular(&c.name));
         let place = pod.init.iter().position(|c| c.name == name).unwrap_or(pod.init.len());
         if begun {
@@ -104,7 +116,7 @@ impl Order {
                 _ => Ok(()),
             };
         }
-        let missing = |c: &&ContainerPlan| !self.passed.contains(&(sandbox.clone(), c.name.clone()));
+        let missing = |c: &&ContainerPlan| !self.passed.contains(&(sandbox.clone(), round, c.name.clone()));
         match pod.init[..place].iter().find(missing) {
             Some(missing) => Err(format!("{name} of {} before {}", pod.identity.uid, missing.name)),
             None => Ok(()),
@@ -121,7 +133,9 @@ impl Order {
         now: Time,
     ) -> Result<(), Broken> {
         let Some(container) = seen.snapshot.containers.iter().find(|c| c.id == *id) else { return Ok(()) };
-        let due = container.is_running() && container.annotations.contains_key(labels::PRE_STOP);
+        // The one end without hooks.
+        let hooks = !matches!(step.because, Reason::AllRestart { .. });
+        let due = hooks && container.is_running() && container.annotations.contains_key(labels::PRE_STOP);
         if due && !hook && !self.pre_stopped.contains(id) {
             return Err(format!("a signal before the preStop hook: {}", step.action));
         }

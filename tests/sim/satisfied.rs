@@ -6,6 +6,7 @@ use podstead_runtime::{Container, ContainerState, SandboxState, labels};
 
 use crate::driver::{Host, OURS};
 use crate::laws::Broken;
+use crate::rounds::round;
 
 /// The policy that holds for a container, written a second time.
 fn policy(pod: &Pod, container: &ContainerPlan) -> RestartPolicy {
@@ -23,7 +24,9 @@ fn ended(world: &World, host: &Host, pod: &Pod) -> bool {
     }
     let snapshot = world.snapshot(OURS);
     let mine: Vec<_> = snapshot.containers.iter().filter(|c| c.pod_uid() == pod.identity.uid).collect();
-    let begun = mine.iter().any(|c| pod.containers.iter().any(|p| p.name == c.name));
+    let latest = mine.iter().map(|c| round(&c.annotations)).max().unwrap_or(0);
+    let regular = |name: &str| pod.containers.iter().any(|p| p.name == name);
+    let begun = mine.iter().any(|c| regular(&c.name) && round(&c.annotations) == latest);
     let gave_up = |plan: &&ContainerPlan| {
         let newest = mine.iter().filter(|c| c.name == plan.name).max_by_key(|c| c.attempt);
         plan.role == Role::Init

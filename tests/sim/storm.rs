@@ -253,7 +253,8 @@ fn more(pod: &mut Pod, name: u64, version: u64, edition: u64) {
             pod.containers[0].post_start = true;
         }
         2 => {
-            let waits = ContainerPlan { probes, post_start: true, ..sidecar("s1") };
+            let all = RestartRule { within: true, codes: vec![1], all: true };
+            let waits = ContainerPlan { probes, post_start: true, restart_rules: vec![all], ..sidecar("s1") };
             pod.init = vec![init("i0"), waits, init("i1"), sidecar("s2-hook")];
             pod.containers[0].probes = probes;
             pod.containers.push(container("c9-hook", edition));
@@ -261,7 +262,9 @@ fn more(pod: &mut Pod, name: u64, version: u64, edition: u64) {
         3 => {
             pod.deadline = (name == 2).then_some(Duration::from_secs(900));
             pod.containers[0].restart_policy = (name == 1).then_some(RestartPolicy::Never);
-            pod.containers[0].restart_rules = vec![RestartRule { within: true, codes: vec![1] }];
+            pod.containers[0].restart_rules =
+                vec![RestartRule { within: true, codes: vec![1], all: name == 2 }];
+            pod.containers.push(container("c8-hook", edition));
             pod.containers[0].probes = Probes { startup: false, ..probes };
         }
         _ if edition == 2 => pod.init = vec![sidecar("s0-hook")],

@@ -30,7 +30,7 @@ pub(crate) use self::store::Store;
 use super::identity;
 use super::merge::{Merger, Part, Slot};
 use super::origin::Origin;
-use super::parse::validate_from;
+use super::parse::judge_from;
 
 /// Where the document is and what it takes to be given it. Its text form shows no secrets.
 #[derive(Clone)]
@@ -160,7 +160,7 @@ impl Source {
                 if !self.state.knows(&document) {
                     let (name, node) = (self.state.name.clone(), self.state.node.clone());
                     let bytes = Arc::clone(&document.bytes);
-                    let judge = move || validate_from(&bytes, Origin::Url(&name), &node);
+                    let judge = move || judge_from(&bytes, Origin::Url(&name), &node).verdict;
                     // A document may be large.
                     match tokio::task::spawn_blocking(judge).await {
                         Ok(judged) => self.state.judged(document, judged, now),

@@ -10,7 +10,7 @@ use super::super::desired::{
 };
 use super::super::merge::Part;
 use super::super::origin::Origin;
-use super::super::parse::{ManifestPod, validate_from};
+use super::super::parse::{ManifestPod, judge_from};
 use super::super::refusal::Refusal;
 use super::super::seen::Seen;
 use super::super::tracked::{Hash, revision};
@@ -67,7 +67,7 @@ impl State {
     }
 
     fn restore(&mut self, record: &Record, now: Timestamp) {
-        match validate_from(&record.bytes, Origin::Url(&self.name), &self.node) {
+        match judge_from(&record.bytes, Origin::Url(&self.name), &self.node).verdict {
             Ok(pods) => {
                 let pods = self.seen.date(pods, now);
                 let (hash, fetched) = (digest(&record.bytes), record.fetched);
