@@ -49,3 +49,22 @@ fn unpack(packed: &[u8], limit: u64) -> Result<Vec<u8>, FetchError> {
     read.map_err(|error| FetchError::Cut(format!("gzip: {error}")))?;
     if bytes.len() as u64 >= limit { Err(FetchError::TooLarge(limit)) } else { Ok(bytes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn no_more_is_unpacked_than_is_needed_to_see_that_it_is_too_much() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&vec![b'x'; 4 << 20]).unwrap();
+        let packed = encoder.finish().unwrap();
+        assert_eq!(unpack(&packed, 5 << 20).unwrap().len(), 4 << 20);
+        // Its second half is missing, which nobody gets as far as to see.
+        let half = &packed[..packed.len() / 2];
+        assert!(matches!(unpack(half, 1 << 20), Err(FetchError::TooLarge(_))));
+        assert!(matches!(unpack(half, 5 << 20), Err(FetchError::Cut(_))));
+    }
+}
