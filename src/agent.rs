@@ -26,7 +26,7 @@ use crate::pod::{NodeFacts, files, identity, security};
 use crate::probe::{Input, Supervisor};
 pub use crate::publish::{Published, published_path};
 use crate::reconcile::{self, View, Wanted};
-use crate::{probing, publish, report, status};
+use crate::{probing, publish, publish_manifests, report, status};
 
 /// The agent could not be started.
 #[derive(Debug, Error)]
@@ -64,7 +64,7 @@ pub struct Agent {
     pub node: report::Node,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    source: manifest::FileSource,
+    source: manifest::Sources,
     images: Arc<Images>,
     image_gc: watch::Sender<ImagePolicy>,
     log_rotation: watch::Sender<Option<LogPolicy>>,
@@ -121,12 +121,16 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     let conditions = publish::take_back(&config.state_dir)
         .map_err(|source| AgentError::Own { path: path.clone(), source })?;
     let cgroups = Arc::new(Cgroups::discover().map_err(AgentError::Cgroups)?);
-    let (manifests, source) = manifest::spawn(manifest::FileSourceConfig {
-        path: config.manifest_path.clone(),
+    let (manifests, source) = manifest::spawn(manifest::SourcesConfig {
+        paths: config.sources.paths.clone(),
+        url: config.sources.url.clone(),
         node: config.node_name.clone(),
-        file_check_frequency: config.file_check_frequency,
+        file_check_frequency: config.sources.file_check_frequency,
+        waived: config.sources.waived,
         root_dir: config.root_dir.clone(),
     })?;
+    let told = publish_manifests::path(&config.state_dir);
+    publish_manifests::take_back(&told).map_err(|source| AgentError::Own { path: told.clone(), source })?;
     let (stop, stopped) = watch::channel(false);
     let (view_sender, view) = watch::channel(View::default());
     let node =
@@ -142,6 +146,8 @@ pub fn start<R: Runtime>(config: &Config, runtime: Arc<R>) -> Result<Agent, Agen
     let (log_rotation, policy) = watch::channel(config.log_rotation.clone());
     let rotator = Rotator::following(Arc::clone(&runtime), config.pod_logs_dir.clone(), policy);
     tasks.push(tokio::spawn(rotator.run(view.clone())));
+    let (name, waived) = (config.node_name.clone(), config.sources.waived);
+    tasks.push(tokio::spawn(publish_manifests::keep(manifests.clone(), name, waived, told)));
     tasks.push(tokio::spawn(publish::keep(
         Arc::clone(&runtime),
         node.clone(),
@@ -288,7 +294,7 @@ async fn follow(mut manifests: watch::Receiver<Arc<manifest::Desired>>, wanted: 
     loop {
         let desired = Arc::clone(&manifests.borrow_and_update());
         let twice = desired.files.iter().filter(|f| matches!(f.state, FileState::Duplicate { .. }));
-        let unread = desired.source_error.iter().map(ToString::to_string);
+        let unread = desired.source_error().into_iter().map(ToString::to_string);
         let saying: Vec<String> = unread.chain(twice.map(ToString::to_string)).collect();
         saying.iter().filter(|line| !said.contains(*line)).for_each(|line| tracing::warn!("{line}"));
         said = saying;

@@ -15,6 +15,7 @@ mod live;
 mod logs;
 mod node;
 mod origin;
+mod sources;
 mod words;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ pub use live::{Change, LIVE, Live, changes};
 pub use logs::LogFlags;
 pub use node::{NodeFlags, own_labels};
 pub use origin::Origin;
+pub use sources::{Secret, SourceFlags, Sources, Waiver, waived};
 
 /// Where CRI-O listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/crio/crio.sock";
@@ -124,7 +126,7 @@ pub struct RuntimeFlags {
 
 /// Flags that say where settings are besides the command line; every command takes them.
 #[derive(Args, Clone, Debug)]
-pub struct SourceFlags {
+pub struct SettingFlags {
     /// File of settings: a KubeletConfiguration
     #[arg(long, value_name = "FILE", env = "PODSTEAD_CONFIG", global = true)]
     pub config: Option<PathBuf>,
@@ -143,15 +145,12 @@ pub struct SourceFlags {
                         --runtime direct --pod-manifest-path ./manifests --hostname-override node1"
 )]
 pub struct RunFlags {
-    /// Directory with manifests, or one manifest file
-    #[arg(long)]
-    pub pod_manifest_path: Option<PathBuf>,
+    /// Manifests.
+    #[command(flatten)]
+    pub sources: SourceFlags,
     /// Name of this node instead of the host name
     #[arg(long)]
     pub hostname_override: Option<String>,
-    /// How often the manifests are read again without a notification
-    #[arg(long, default_value = "20s", value_parser = duration)]
-    pub file_check_frequency: Duration,
     /// Addresses of this node, comma-separated [default: found]
     #[arg(long, value_delimiter = ',')]
     pub node_ip: Vec<IpAddr>,
@@ -207,10 +206,8 @@ pub struct RunFlags {
 /// The checked configuration of the agent.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Directory with manifests, or one file.
-    pub manifest_path: PathBuf,
-    /// How often manifests are read again without a notification.
-    pub file_check_frequency: Duration,
+    /// Where manifests come from.
+    pub sources: Sources,
     /// Node name, trimmed and lower case.
     pub node_name: String,
     /// The node's addresses, the primary first.
@@ -255,8 +252,13 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// There is nowhere to read manifests from.
-    #[error("--pod-manifest-path is not set: name the directory with the pods' manifests")]
+    #[error(
+        "--pod-manifest-path is not set, nor --manifest-url: name the directory with the pods' manifests"
+    )]
     NoManifestPath,
+    /// Flags about sources are out of range or do not fit each other.
+    #[error("{0}")]
+    Sources(String),
     /// A path must be absolute.
     #[error("--{flag} {path}: the path must be absolute")]
     Relative {
@@ -315,18 +317,14 @@ impl Config {
         if !is_subdomain(&node_name) {
             return Err(ConfigError::NodeName { name: node_name });
         }
-        if run.file_check_frequency < Duration::from_millis(10) {
-            return Err(ConfigError::Frequency);
-        }
+        let sources = run.sources.sources()?;
         let max_restart_period = run.max_container_restart_period;
         if !(Duration::from_secs(1)..=LONGEST_BACKOFF).contains(&max_restart_period) {
             return Err(ConfigError::RestartPeriod);
         }
-        let manifest_path = run.pod_manifest_path.clone().ok_or(ConfigError::NoManifestPath)?;
         let found = || facts::addresses();
         Ok(Self {
-            manifest_path: absolute("pod-manifest-path", &manifest_path)?,
-            file_check_frequency: run.file_check_frequency,
+            sources,
             labels: run.node.labels(&node_name)?,
             reserved: run.node.reservations()?,
             node_name,
@@ -401,7 +399,7 @@ mod tests {
             config("--pod-manifest-path /m --hostname-override Node-1 --node-ip 10.0.0.1,fd00::1").unwrap();
         assert_eq!(config.node_name, "node-1");
         assert_eq!(config.node_ips.len(), 2);
-        assert_eq!(config.file_check_frequency, Duration::from_secs(20));
+        assert_eq!(config.sources.file_check_frequency, Duration::from_secs(20));
         assert_eq!(config.root_dir, Path::new("/var/lib/podstead"));
         assert_eq!(config.cgroup_driver, None);
         let systemd = self::config("--pod-manifest-path /m --hostname-override n --cgroup-driver systemd");
@@ -413,7 +411,7 @@ mod tests {
         let line =
             "--cluster-dns=10.254.0.10 --cluster-domain=kube.local --pod-manifest-path=/etc/kubelet.d/";
         let config = config(&format!("{line} --hostname-override n")).unwrap();
-        assert_eq!(config.manifest_path, Path::new("/etc/kubelet.d/"));
+        assert_eq!(config.sources.paths, [Path::new("/etc/kubelet.d/")]);
         assert_eq!(config.dns.servers, ["10.254.0.10".parse::<IpAddr>().unwrap()]);
         assert_eq!(config.dns.domain, "kube.local");
         assert_eq!(config.dns.resolv_conf.as_deref(), Some(Path::new("/etc/resolv.conf")));

@@ -22,6 +22,7 @@ pub mod pod;
 pub mod probe;
 pub mod probing;
 pub mod publish;
+pub mod publish_manifests;
 pub mod quantity;
 pub mod reconcile;
 pub mod report;

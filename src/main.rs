@@ -105,6 +105,7 @@ async fn command(started: &Started, argv: &[OsString], filter: &Filter) -> anyho
             let backend = if args.makes() { Backend::open(&cli.runtime).await? } else { looked().await? };
             cli::images::run(&backend, &cli.runtime, args).await?;
         }
+        Command::Manifests(args) => cli::manifests::run(&cli.runtime, args)?,
         Command::Plan(args) => return cli::plan::run(&cli.runtime, args).await,
         Command::Validate(args) => return cli::validate::run(args),
         Command::Version(args) => cli::version::run(looked().await, args).await?,

@@ -4,10 +4,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "manifest/directories.rs"]
+mod directories;
 #[path = "manifest/refusals.rs"]
 mod refusals;
+#[path = "manifest/url.rs"]
+mod url;
 #[path = "manifest/watcher.rs"]
 mod watcher;
+#[path = "manifest/web.rs"]
+mod web;
 
 use std::collections::BTreeMap;
 use std::fs;

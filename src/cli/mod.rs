@@ -8,6 +8,7 @@ pub mod find;
 pub mod images;
 pub mod inspect;
 pub mod logs;
+pub mod manifests;
 pub mod node;
 pub mod output;
 pub mod plan;
@@ -23,7 +24,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Environment, LayerError, Layers, RuntimeFlags, SourceFlags};
+use crate::config::{Environment, LayerError, Layers, RuntimeFlags, SettingFlags};
 
 /// Keeps Kubernetes static pods running on a node.
 #[derive(Parser, Debug)]
@@ -39,7 +40,7 @@ pub struct Cli {
     pub runtime: RuntimeFlags,
     /// Where settings are.
     #[command(flatten)]
-    pub sources: SourceFlags,
+    pub sources: SettingFlags,
     /// How much to log: 0 little, 2 steps, 4 everything
     #[arg(short, long, default_value_t = 1, global = true)]
     pub v: u8,
@@ -73,6 +74,8 @@ pub enum Command {
     Stop(stop::Args),
     /// Images: list, pull, import, remove
     Images(images::Args),
+    /// List the sources and files of manifests, and what became of each
+    Manifests(manifests::Args),
     /// Show what manifests would change on the node, and change nothing
     Plan(plan::Args),
     /// Check manifests as the agent would

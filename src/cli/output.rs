@@ -80,9 +80,11 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
 
 fn coloured(text: String, fancy: bool) -> Cell {
     let colour = match text.as_str() {
-        "Running" | "Ready" => Some(Color::Green),
-        "Exited" | "NotReady" | "Pending" | "Created" => Some(Color::Yellow),
-        "CrashLoopBackOff" | "Failed" | "Unknown" | "Error" => Some(Color::Red),
+        "Running" | "Ready" | "Accepted" => Some(Color::Green),
+        "Exited" | "NotReady" | "Pending" | "Created" | "Settling" => Some(Color::Yellow),
+        "CrashLoopBackOff" | "Failed" | "Unknown" | "Error" | "Refused" | "KeptLastGood" | "Duplicate" => {
+            Some(Color::Red)
+        }
         _ => None,
     };
     match colour.filter(|_| fancy) {

@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Cli, Command, Started, config};
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
-use crate::config::{Change, Effective, Environment, Idle, RunFlags, changes, effective};
+use crate::config::{Change, Config, Effective, Environment, Idle, RunFlags, changes, effective};
+use crate::manifest::UrlConfig;
 
 /// How the verbosity of a running agent's log is changed.
 pub type Verbosity<'a> = &'a (dyn Fn(u8) + Send + Sync);
@@ -34,7 +35,7 @@ pub async fn run(
     let beginning = tokio::spawn(async move { backend.begin().await });
     tracing::info!(
         node = config.node_name,
-        manifests = %config.manifest_path.display(),
+        manifests = manifests(&config),
         runtime = ?runtime.runtime,
         "podstead {} runs",
         env!("CARGO_PKG_VERSION")
@@ -101,4 +102,11 @@ fn say_idle(idle: &[Idle]) {
         let names: Vec<&str> = idle.iter().map(|idle| idle.name.as_str()).collect();
         tracing::info!("no effect here: {}; `podstead config` says why", names.join(", "));
     }
+}
+
+/// The sources, as they are shown.
+fn manifests(config: &Config) -> String {
+    let paths = config.sources.paths.iter().map(|path| path.display().to_string());
+    let url = config.sources.url.iter().map(UrlConfig::shown);
+    paths.chain(url).collect::<Vec<_>>().join(", ")
 }

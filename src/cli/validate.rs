@@ -138,7 +138,8 @@ fn judged(finding: &Finding) -> Judged<'_> {
         FileState::Accepted { pods } => ("Accepted", pods),
         FileState::Refused { .. } | FileState::KeptLastGood { .. } => ("Refused", &[]),
         FileState::Duplicate { .. } => ("Duplicate", &[]),
-        FileState::Ignored { .. } | FileState::Settling => ("Ignored", &[]),
+        FileState::Disabled => ("Disabled", &[]),
+        FileState::Ignored { .. } | FileState::Masked { .. } | FileState::Settling => ("Ignored", &[]),
     };
     let told = !matches!(state, "Accepted") && finding.refusals.is_empty();
     Judged {

@@ -84,10 +84,10 @@ const fn row(path: &'static str, kind: Kind, effect: Effect) -> Field {
 pub const TABLE: &[Field] = &[
     // Manifests.
     row("staticPodPath", Path, NonZero("pod-manifest-path")),
-    row("staticPodURL", Text, Awaits("manifest-url")),
-    row("staticPodURLHeader", Headers, Awaits("manifest-url-header")),
+    row("staticPodURL", Text, NonZero("manifest-url")),
+    row("staticPodURLHeader", Headers, Flag("manifest-url-header")),
     row("fileCheckFrequency", Span, NonZero("file-check-frequency")),
-    row("httpCheckFrequency", Span, Awaits("http-check-frequency")),
+    row("httpCheckFrequency", Span, NonZero("http-check-frequency")),
     row("syncFrequency", Span, NoEffect("the runtime's events are followed; all is read again each minute")),
     // The runtime.
     row("containerRuntimeEndpoint", Text, NonZero("container-runtime-endpoint")),

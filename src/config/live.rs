@@ -43,7 +43,7 @@ impl Config {
     /// What of it can change.
     pub fn live(&self) -> Live {
         Live {
-            file_check_frequency: self.file_check_frequency,
+            file_check_frequency: self.sources.file_check_frequency,
             rates: self.images.rates,
             image_gc: self.image_gc.clone(),
             log_rotation: self.log_rotation.clone(),

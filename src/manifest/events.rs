@@ -1,8 +1,8 @@
-//! What inotify said about the directory: hints which file is being written and which is complete.
+//! What inotify said about the directories: hints which file is being written and which is complete.
 //! Touches inotify through the `notify` crate; reads no file.
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use super::place::Spot;
 
 /// What is known of a file from events alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +24,10 @@ pub(crate) enum Hint {
 
 #[derive(Debug, Default)]
 struct State {
-    hints: HashMap<OsString, Hint>,
+    hints: HashMap<PathBuf, Hint>,
     woken: bool,
+    /// Everything is to be read, whatever the events said.
+    full: bool,
     rearm: bool,
     stop: bool,
 }
@@ -38,8 +42,10 @@ pub(crate) struct Mailbox {
 /// Why the source's thread continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wake {
-    /// The watched directory went away or events were lost: watch anew.
+    /// A watched directory went away, or the way to it changed, or events were lost: watch anew.
     pub(crate) rearm: bool,
+    /// Read everything.
+    pub(crate) full: bool,
     pub(crate) stop: bool,
 }
 
@@ -57,7 +63,14 @@ impl Mailbox {
             .wait_timeout_while(state, timeout, |s| !s.woken && !s.stop)
             .unwrap_or_else(PoisonError::into_inner);
         state.woken = false;
-        Wake { rearm: std::mem::take(&mut state.rearm), stop: state.stop }
+        let (rearm, full) = (std::mem::take(&mut state.rearm), std::mem::take(&mut state.full));
+        Wake { rearm, full, stop: state.stop }
+    }
+
+    /// Lets events gather for a moment; ends early only with the thread.
+    pub(crate) fn rest(&self, pause: Duration) {
+        let state = self.lock();
+        drop(self.signal.wait_timeout_while(state, pause, |s| !s.stop));
     }
 
     /// Whether something waits to be done.
@@ -68,7 +81,8 @@ impl Mailbox {
 
     /// Wakes the source's thread for a full reading.
     pub(crate) fn wake(&self) {
-        self.lock().woken = true;
+        let mut state = self.lock();
+        (state.woken, state.full) = (true, true);
         self.signal.notify_all();
     }
 
@@ -78,93 +92,105 @@ impl Mailbox {
         self.signal.notify_all();
     }
 
-    /// What the events say of a file of this name.
-    pub(crate) fn hint(&self, name: &OsStr) -> Option<Hint> {
-        self.lock().hints.get(name).copied()
+    /// What the events say of a path.
+    pub(crate) fn hint(&self, path: &Path) -> Option<Hint> {
+        self.lock().hints.get(path).copied()
     }
 
-    /// Forgets hints; after events may have been lost they are worth nothing.
-    pub(crate) fn forget(&self) {
-        self.lock().hints.clear();
+    /// Forgets who is writing: between two watches the end of it may be missed.
+    fn forget(&self) {
+        self.lock().hints.retain(|_, hint| *hint != Hint::Writing);
     }
 
-    fn lost(&self) {
+    /// Has everything watched and read anew. `moved`: the way to the manifests that was put in place just now.
+    fn lost(&self, moved: Option<&Path>) {
         let mut state = self.lock();
         state.hints.clear();
-        (state.rearm, state.woken) = (true, true);
+        if let Some(path) = moved {
+            state.hints.insert(path.to_path_buf(), Hint::Complete(SystemTime::now()));
+        }
+        (state.rearm, state.full, state.woken) = (true, true, true);
         self.signal.notify_all();
     }
 
     /// Notes one event; wakes the thread unless it is one of the many of a running write.
-    fn note(&self, directory: &Path, only: Option<&OsStr>, event: &Event) {
+    fn note(&self, spots: &[Spot], event: &Event) {
         if event.need_rescan() || event.paths.is_empty() {
-            return self.lost();
+            return self.lost(None);
         }
         for path in &event.paths {
-            if path == directory {
-                if matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))) {
-                    self.lost();
-                }
-                continue;
+            let goes = matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
+            if goes && spots.iter().any(|spot| !spot.way && spot.directory == *path) {
+                return self.lost(None);
             }
-            let Some(name) = path.file_name() else { continue };
-            if only.is_some_and(|only| only != name) {
-                continue;
-            }
-            let mut state = self.lock();
-            let wakes = match event.kind {
-                EventKind::Modify(ModifyKind::Data(_)) => {
-                    state.hints.insert(name.to_owned(), Hint::Writing);
-                    false
-                }
-                EventKind::Access(AccessKind::Close(AccessMode::Write))
-                | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-                    state.hints.insert(name.to_owned(), Hint::Complete(SystemTime::now()));
-                    true
-                }
-                EventKind::Modify(ModifyKind::Name(RenameMode::Both)) | EventKind::Access(_) => false,
-                // A new name, a link perhaps, says nothing of the content behind it.
-                EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
-                    state.hints.remove(name);
-                    true
-                }
-                _ => true,
+            let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let within = |way: bool| {
+                let of = |spot: &&Spot| spot.way == way && spot.directory == directory;
+                spots.iter().filter(of).any(|spot| spot.only.as_ref().is_none_or(|only| only == name))
             };
-            // Hidden names are not read, except that `..data` is how a mounted volume swaps all its files.
-            let bytes = name.as_bytes();
-            if wakes && (!bytes.starts_with(b".") || bytes.starts_with(b"..")) {
-                state.woken = true;
-                self.signal.notify_all();
+            let moves = goes || matches!(event.kind, EventKind::Create(_));
+            if moves && within(true) {
+                let arrived = matches!(event.kind, EventKind::Modify(ModifyKind::Name(RenameMode::To)));
+                return self.lost(arrived.then_some(path.as_path()));
             }
+            if within(false) {
+                self.note_file(path, name, event.kind);
+            }
+        }
+    }
+
+    fn note_file(&self, path: &Path, name: &OsStr, kind: EventKind) {
+        let mut state = self.lock();
+        let wakes = match kind {
+            EventKind::Modify(ModifyKind::Data(_)) => {
+                state.hints.insert(path.to_owned(), Hint::Writing);
+                false
+            }
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                state.hints.insert(path.to_owned(), Hint::Complete(SystemTime::now()));
+                true
+            }
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) | EventKind::Access(_) => false,
+            // A new name, a link perhaps, says nothing of the content behind it.
+            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+                state.hints.remove(path);
+                true
+            }
+            _ => true,
+        };
+        // Hidden names are not read, except that `..data` is how a mounted volume swaps all its files.
+        let bytes = name.as_bytes();
+        if wakes && (!bytes.starts_with(b".") || bytes.starts_with(b"..")) {
+            state.woken = true;
+            self.signal.notify_all();
         }
     }
 }
 
-/// A live watch of one directory; dropped, it ends.
+/// A live watch of some directories; dropped, it ends.
 #[derive(Debug)]
 pub(crate) struct Watch {
     _watcher: RecommendedWatcher,
 }
 
 impl Watch {
-    /// Watches `directory`; with `only`, just the file of that name within it.
-    pub(crate) fn new(
-        mailbox: &Arc<Mailbox>,
-        directory: &Path,
-        only: Option<OsString>,
-    ) -> Result<Self, notify::Error> {
-        let (mailbox, root): (Arc<Mailbox>, PathBuf) = (Arc::clone(mailbox), directory.to_path_buf());
+    /// Watches all these places, with one instance of inotify.
+    pub(crate) fn new(mailbox: &Arc<Mailbox>, spots: &[Spot]) -> Result<Self, notify::Error> {
+        let (mailbox, known) = (Arc::clone(mailbox), spots.to_vec());
         mailbox.forget();
-        let mut watcher = notify::recommended_watcher(
-            move |event: Result<Event, notify::Error>| match event {
-                Ok(event) => mailbox.note(&root, only.as_deref(), &event),
+        let mut watcher =
+            notify::recommended_watcher(move |event: Result<Event, notify::Error>| match event {
+                Ok(event) => mailbox.note(&known, &event),
                 Err(error) => {
-                    tracing::warn!(directory = %root.display(), %error, "watching the manifests failed, watching anew");
-                    mailbox.lost();
+                    tracing::warn!(%error, "watching the manifests failed, watching anew");
+                    mailbox.lost(None);
                 }
-            },
-        )?;
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            })?;
+        let directories: BTreeSet<&Path> = spots.iter().map(|spot| spot.directory.as_path()).collect();
+        for directory in directories {
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        }
         Ok(Self { _watcher: watcher })
     }
 }

@@ -11,6 +11,7 @@ use super::desired::{FileReport, FileState, texts};
 use super::parse::{ManifestPod, judge};
 use super::read::{self, ReadError};
 use super::refusal::Refusal;
+use super::trust::{Trust, Waivers};
 
 /// What is to be said of one file.
 #[derive(Debug, Clone)]
@@ -42,25 +43,28 @@ impl Examination {
     /// Reads a file, whatever its name, or all of a directory that an agent would read.
     pub fn read(&mut self, path: &Path) -> io::Result<()> {
         if !std::fs::metadata(path)?.is_dir() {
-            return match read::file(path) {
+            return match read::file(path, &Trust::anywhere(Waivers::ALL)) {
                 Ok(content) => {
                     self.bytes(path, &content.bytes);
                     Ok(())
                 }
                 Err(ReadError::Io(error)) => Err(error),
                 Err(ReadError::Gone) => Err(io::ErrorKind::NotFound.into()),
-                Err(error @ ReadError::NotRegular(_)) => Err(io::Error::other(error.to_string())),
+                Err(error) => Err(io::Error::other(error.to_string())),
             };
         }
+        // Who may write is the node's affair, and this is about the content.
+        let trust = Trust::anywhere(Waivers::ALL);
         for file in read::list(path)? {
             if read::is_hidden(&file) {
                 continue;
             }
-            match (read::ignored(&file), read::file(&file)) {
+            match (read::ignored(&file), read::file(&file, &trust)) {
                 (Some(reason), _) => self.report(&file, FileState::Ignored { reason: reason.to_owned() }),
                 (None, Ok(content)) => self.bytes(&file, &content.bytes),
                 (None, Err(ReadError::Gone)) => {}
-                (None, Err(error @ ReadError::NotRegular(_))) => {
+                (None, Err(ReadError::Disabled)) => self.report(&file, FileState::Disabled),
+                (None, Err(error @ ReadError::NotRegular(read::DIRECTORY))) => {
                     self.report(&file, FileState::Ignored { reason: error.to_string() });
                 }
                 (None, Err(error)) => {
@@ -85,13 +89,13 @@ impl Examination {
             }
             Err(refusals) => (FileState::Refused { errors: texts(&refusals) }, refusals),
         };
-        let report = FileReport { path: path.to_owned(), state };
+        let report = FileReport::bare(path.to_owned(), state);
         let text = String::from_utf8_lossy(bytes).into_owned();
         self.findings.push(Finding { report, text, refusals, warnings: judged.warnings });
     }
 
     fn report(&mut self, path: &Path, state: FileState) {
-        let report = FileReport { path: path.to_owned(), state };
+        let report = FileReport::bare(path.to_owned(), state);
         let (refusals, warnings) = (Vec::new(), Vec::new());
         self.findings.push(Finding { report, text: String::new(), refusals, warnings });
     }

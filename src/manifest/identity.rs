@@ -5,18 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, Toleration};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use super::origin::Origin;
 use crate::quantity::Amount;
 
 /// Annotation: the pod's uid, which is the hash of its manifest unless the manifest gives one.
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-/// Annotation: where the pod came from; `file` here.
+/// Annotation: where the pod came from: `file`, or `http` for a URL.
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Annotation: when this agent first saw the pod.
 pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
@@ -25,23 +26,25 @@ pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Gives a defaulted pod its identity and returns its uid.
 ///
-/// `node` must be in the form of [`node_name`], `file` absolute.
-pub(crate) fn apply(pod: &mut Pod, node: &str, file: &Path) -> String {
+/// `node` must be in the form of [`node_name`].
+pub(crate) fn apply(pod: &mut Pod, node: &str, origin: Origin<'_>) -> String {
     pod.metadata.namespace.get_or_insert_with(|| "default".into());
     let uid = match pod.metadata.uid.as_deref() {
         Some(uid) if !uid.is_empty() => uid.to_owned(),
-        _ => hash(pod, node, file),
+        _ => hash(pod, node, origin),
     };
     pod.metadata.uid = Some(uid.clone());
     let name = pod.metadata.name.take().unwrap_or_default();
     pod.metadata.name = Some(format!("{name}-{node}"));
     let annotations = pod.metadata.annotations.get_or_insert_default();
     annotations.insert(CONFIG_HASH.into(), uid.clone());
-    annotations.insert(CONFIG_SOURCE.into(), "file".into());
+    annotations.insert(CONFIG_SOURCE.into(), origin.source().into());
     annotations.remove(CONFIG_SEEN);
     if let Some(spec) = pod.spec.as_mut() {
         spec.node_name = Some(node.to_owned());
-        tolerate(spec.tolerations.get_or_insert_default());
+        if matches!(origin, Origin::File(_)) {
+            tolerate(spec.tolerations.get_or_insert_default());
+        }
     }
     uid
 }
@@ -56,7 +59,8 @@ pub fn node_name(raw: &str) -> String {
     raw.trim().to_lowercase()
 }
 
-/// A static pod stays on its node whatever taints it: it tolerates `NoExecute` in general.
+/// A pod of a file stays on its node whatever taints it: it tolerates `NoExecute` in general. The kubelet adds nothing to
+/// pods of a URL (`kubelet-static-pods.md 1.2`).
 fn tolerate(tolerations: &mut Vec<Toleration>) {
     let all = Toleration {
         operator: Some("Exists".into()),
@@ -68,18 +72,27 @@ fn tolerate(tolerations: &mut Vec<Toleration>) {
     }
 }
 
-/// 32 hex digits over the canonical manifest, the node and the file. The name and namespace are part of the
-/// manifest, so the documents of one file differ whatever their order.
-fn hash(pod: &Pod, node: &str, file: &Path) -> String {
+/// 32 hex digits over the canonical manifest and where it comes from: the node and the file, or the URL alone, so that a
+/// URL's pods have the same uid on all nodes, as the kubelet's have. The name and namespace are part of the manifest, so
+/// the documents of one file differ whatever their order.
+fn hash(pod: &Pod, node: &str, origin: Origin<'_>) -> String {
     let mut text = String::from("podstead pod 1\n");
     let json = serde_json::to_value(pod).unwrap_or(Json::Null);
     write_canonical(&mut text, &json, "");
     let mut hasher = Sha256::new();
     hasher.update(text.as_bytes());
-    hasher.update(b"\nhost:");
-    hasher.update(node.as_bytes());
-    hasher.update(b"\nfile:");
-    hasher.update(std::os::unix::ffi::OsStrExt::as_bytes(file.as_os_str()));
+    match origin {
+        Origin::File(file) => {
+            hasher.update(b"\nhost:");
+            hasher.update(node.as_bytes());
+            hasher.update(b"\nfile:");
+            hasher.update(file.as_os_str().as_bytes());
+        }
+        Origin::Url(url) => {
+            hasher.update(b"\nurl:");
+            hasher.update(url.as_bytes());
+        }
+    }
     hex::encode(&hasher.finalize()[..16])
 }
 

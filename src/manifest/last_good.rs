@@ -26,12 +26,19 @@ pub(crate) struct LastGoodError {
 #[derive(Debug)]
 pub(crate) struct LastGood {
     directory: PathBuf,
+    /// What a crash left may be taken away.
+    tidy: bool,
 }
 
 impl LastGood {
     /// Under the agent's root directory; nothing is created yet.
     pub(crate) fn new(root: &Path) -> Self {
-        Self { directory: root.join("manifests/last-good") }
+        Self { directory: root.join("manifests/last-good"), tidy: true }
+    }
+
+    /// The same for somebody who only looks: an agent may be writing.
+    pub(crate) fn to_look_at(root: &Path) -> Self {
+        Self { tidy: false, ..Self::new(root) }
     }
 
     /// All intact records: the manifest's path and its last good bytes. Damaged ones are logged and left out.
@@ -46,7 +53,9 @@ impl LastGood {
             let path = entry.map_err(|e| self.error("reading", e))?.path();
             if path.extension().is_some_and(|e| e == "tmp") {
                 // Left by a crash in the middle of a write; never a record.
-                let _ = fs::remove_file(&path);
+                if self.tidy {
+                    let _ = fs::remove_file(&path);
+                }
                 continue;
             }
             match fs::read(&path).map(|bytes| decode(&bytes)) {
@@ -69,15 +78,7 @@ impl LastGood {
     }
 
     fn write(&self, manifest: &Path, bytes: &[u8]) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let record = self.record(manifest);
-        let temporary = record.with_extension("tmp");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&encode(manifest, bytes))?;
-        file.sync_all()?;
-        fs::rename(&temporary, &record)?;
-        File::open(&self.directory)?.sync_all()
+        write_durably(&self.directory, &self.record(manifest), &encode(manifest, bytes))
     }
 
     /// Removes the record of a manifest that is gone.
@@ -96,6 +97,18 @@ impl LastGood {
     fn error(&self, doing: &'static str, source: io::Error) -> LastGoodError {
         LastGoodError { doing, path: self.directory.clone(), source }
     }
+}
+
+/// Writes a file of mode 0600 so that after a crash it is the old or the new one, in a directory that is made if it has
+/// to be.
+pub(crate) fn write_durably(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let temporary = path.with_extension("tmp");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(directory)?.sync_all()
 }
 
 /// One header line (magic, path in hex, digest of the bytes), then the bytes as they were.

@@ -1,7 +1,7 @@
-//! Manifests: from files in a directory to the table of pods that should run.
+//! Manifests: from files in directories and a document behind a URL to the table of pods that should run.
 //!
-//! `watch` and `read` touch the file system; everything else here is pure. An unreadable file or directory is
-//! never an empty one: it keeps its last good pods and shows why.
+//! `watch`, `place` and `read` touch the file system, `url` the network; everything else here is pure. An unreadable file,
+//! directory or URL is never an empty one: it keeps its last good pods and shows why.
 
 mod admit;
 mod admit_env;
@@ -23,20 +23,27 @@ mod events;
 mod examine;
 mod identity;
 mod last_good;
+mod merge;
 pub(crate) mod names;
+mod origin;
 mod parse;
+mod place;
 mod read;
 mod refusal;
 mod scalar;
 mod schema;
+mod seen;
 mod source;
+mod sources;
 pub mod support;
 mod tracked;
 mod tree;
+mod trust;
+mod url;
 mod watch;
 
 pub(crate) use check::nearest;
-pub use desired::{Desired, FileReport, FileState, SourceError};
+pub use desired::{Desired, DocumentReport, FileReport, FileState, SourceError, SourceKind, SourceReport};
 pub use examine::{Examination, Finding};
 pub use identity::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, node_name};
 pub(crate) use identity::{canonical_container, canonical_security_context};
@@ -44,5 +51,7 @@ pub use parse::{Judged, MAX_BYTES, ManifestPod, judge, validate};
 pub(crate) use refusal::Refusals;
 pub use refusal::{Position, Refusal};
 pub(crate) use scalar::Scalar;
+pub use sources::{Sources, SourcesConfig, SpawnError, look, spawn};
 pub(crate) use tree::{Node, Value, documents};
-pub use watch::{FileSource, FileSourceConfig, SpawnError, spawn};
+pub use trust::Waivers;
+pub use url::UrlConfig;

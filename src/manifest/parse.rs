@@ -1,4 +1,4 @@
-//! Bytes of one file to pods with an identity, or to every reason why not. Pure.
+//! Bytes of one manifest to pods with an identity, or to every reason why not. Pure.
 //!
 //! YAML (several documents too), JSON, `Pod`, `PodList` and `List` of API version v1.
 
@@ -13,6 +13,7 @@ use super::advice;
 use super::check;
 use super::defaults;
 use super::identity;
+use super::origin::Origin;
 use super::refusal::{Position, Refusal, Refusals};
 use super::schema;
 use super::tree::{self, Node, Value};
@@ -24,7 +25,7 @@ pub struct ManifestPod {
     pub pod: Pod,
     /// The uid, also in `pod.metadata.uid` and the annotation `kubernetes.io/config.hash`.
     pub uid: String,
-    /// The manifest, absolute.
+    /// The manifest: a file, absolute, or a URL.
     pub file: PathBuf,
     /// Where the pod begins in the file.
     pub at: Position,
@@ -69,13 +70,24 @@ pub fn validate(bytes: &[u8], path: &Path, node: &str) -> Result<Vec<ManifestPod
 
 /// The same, with what a friend would say of it.
 pub fn judge(bytes: &[u8], path: &Path, node: &str) -> Judged {
-    let (mut refusals, mut warnings) = (Refusals::new(path), Refusals::new(path));
-    let pods = read(bytes, path, &identity::node_name(node), &mut refusals, &mut warnings);
+    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut judged = judge_from(bytes, Origin::File(&file), node);
+    // Wherever it was found, in the reader's own words.
+    for one in judged.verdict.as_mut().err().into_iter().flatten().chain(&mut judged.warnings) {
+        path.clone_into(&mut one.file);
+    }
+    judged
+}
+
+/// A document of any origin; errors name that.
+pub(crate) fn judge_from(bytes: &[u8], origin: Origin<'_>, node: &str) -> Judged {
+    let name = origin.name();
+    let (mut refusals, mut warnings) = (Refusals::new(&name), Refusals::new(&name));
+    let pods = read(bytes, origin, &identity::node_name(node), &mut refusals, &mut warnings);
     let sorted = |found: Refusals| {
         let mut all = found.into_sorted();
-        // Wherever it was found, in the reader's own words.
         for one in &mut all {
-            path.clone_into(&mut one.file);
+            name.clone_into(&mut one.file);
         }
         all
     };
@@ -85,7 +97,7 @@ pub fn judge(bytes: &[u8], path: &Path, node: &str) -> Judged {
 
 fn read(
     bytes: &[u8],
-    path: &Path,
+    origin: Origin<'_>,
     node: &str,
     refusals: &mut Refusals,
     warnings: &mut Refusals,
@@ -111,8 +123,7 @@ fn read(
     if documents.is_empty() && refusals.is_empty() {
         refusals.add(Position::START, "", "the file holds no document; a manifest holds at least one Pod");
     }
-    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut reader = Reader { node, file: &file, refusals, warnings, pods: Vec::new() };
+    let mut reader = Reader { node, origin, file: origin.name(), refusals, warnings, pods: Vec::new() };
     for document in &documents {
         reader.document(document);
     }
@@ -140,7 +151,8 @@ fn twice(pods: &[ManifestPod], refusals: &mut Refusals) {
 
 struct Reader<'a> {
     node: &'a str,
-    file: &'a Path,
+    origin: Origin<'a>,
+    file: PathBuf,
     refusals: &'a mut Refusals,
     warnings: &'a mut Refusals,
     pods: Vec<ManifestPod>,
@@ -234,7 +246,7 @@ impl Reader<'_> {
         defaults::apply(&mut pod);
         // The rules run even after errors of form, to show everything at once; what was left out for such an
         // error must not be called missing.
-        let mut found = Refusals::new(self.file);
+        let mut found = Refusals::new(&self.file);
         let (places, start) = (&checked.places, node.at);
         admit::pod(&pod, self.node, &mut Report { places, prefix, start, refusals: &mut found });
         let clean = self.refusals.len() == before;
@@ -243,7 +255,7 @@ impl Reader<'_> {
             return;
         }
         advice::pod(&pod, &mut Report { places, prefix, start, refusals: self.warnings });
-        let uid = identity::apply(&mut pod, self.node, self.file);
-        self.pods.push(ManifestPod { pod, uid, file: self.file.to_path_buf(), at: node.at });
+        let uid = identity::apply(&mut pod, self.node, self.origin);
+        self.pods.push(ManifestPod { pod, uid, file: self.file.clone(), at: node.at });
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::parse::MAX_BYTES;
+use super::trust::Trust;
 
 /// What tells two versions of a file apart without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +26,12 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     fn of(stat: &Stat) -> Self {
-        let nanos = |nanos| i64::try_from(nanos).unwrap_or_default();
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size,
-            modified: (stat.st_mtime, nanos(stat.st_mtime_nsec)),
-            changed: (stat.st_ctime, nanos(stat.st_ctime_nsec)),
+            modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default()),
+            changed: (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default()),
         }
     }
 
@@ -40,11 +40,15 @@ impl Stamp {
         time(self.modified)
     }
 
-    /// When anything of the file changed last; unlike the other time nobody can set it.
-    pub(crate) fn changed(&self) -> SystemTime {
-        time(self.changed)
+    /// Whether whatever changes the file from `now` on gives it another stamp: its times are not of this very moment,
+    /// nor of the future.
+    pub(crate) fn rested(&self, now: SystemTime) -> bool {
+        now.duration_since(time(self.modified.max(self.changed))).is_ok_and(|age| age >= COARSE)
     }
 }
+
+/// Longer than the steps in which file systems count time.
+const COARSE: Duration = Duration::from_secs(2);
 
 fn time((seconds, nanos): (i64, i64)) -> SystemTime {
     let nanos = Duration::from_nanos(nanos.unsigned_abs());
@@ -70,6 +74,12 @@ pub(crate) enum ReadError {
     /// Exists, but is no regular file.
     #[error("{0} is not a manifest; only regular files are read")]
     NotRegular(&'static str),
+    /// A link to `/dev/null`: the name is meant to give no pods.
+    #[error("disabled by a link to /dev/null")]
+    Disabled,
+    /// Somebody may have written it who should not.
+    #[error("{0}")]
+    Untrusted(String),
     /// Exists, but cannot be read.
     #[error("cannot read the file: {0}")]
     Io(io::Error),
@@ -110,26 +120,37 @@ pub(crate) fn kind(path: &Path) -> io::Result<Option<FileType>> {
     }
 }
 
-/// The stamp of a regular file without opening it; symbolic links are followed.
+/// The stamp of a file as it stands, without opening it; `None` where only opening it tells.
 pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
     let stat = rustix::fs::stat(path).ok()?;
-    regular(&stat).ok().map(|()| Stamp::of(&stat))
+    regular(&stat).is_ok().then(|| Stamp::of(&stat))
 }
 
 /// Reads a file; symbolic links are followed, as the kubelet follows them.
-pub(crate) fn file(path: &Path) -> Result<Content, ReadError> {
+pub(crate) fn file(path: &Path, trust: &Trust) -> Result<Content, ReadError> {
     // Looked at before it is opened: opening a device can have effects.
-    let stat = rustix::fs::stat(path).map_err(|error| missing(path, error))?;
+    let own = rustix::fs::lstat(path).map_err(|error| missing(path, error))?;
+    let link = FileType::from_raw_mode(own.st_mode) == FileType::Symlink;
+    let stat = if link { rustix::fs::stat(path).map_err(|error| missing(path, error))? } else { own };
+    if link && is_null(&stat) {
+        return Err(ReadError::Disabled);
+    }
     regular(&stat)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let descriptor = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| missing(path, error))?;
-    read(descriptor)
-}
-
-fn read(descriptor: OwnedFd) -> Result<Content, ReadError> {
     let stat = rustix::fs::fstat(&descriptor).map_err(|e| ReadError::Io(e.into()))?;
     regular(&stat)?;
-    let before = Stamp::of(&stat);
+    trust.judge(&descriptor, &stat, link.then_some(&own)).map_err(ReadError::Untrusted)?;
+    read(descriptor, &stat)
+}
+
+fn is_null(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3)
+}
+
+fn read(descriptor: OwnedFd, stat: &Stat) -> Result<Content, ReadError> {
+    let before = Stamp::of(stat);
     let mut file = File::from(descriptor);
     let mut bytes = Vec::new();
     // One byte more than allowed, so that the parser sees that it is too large.
@@ -147,10 +168,13 @@ fn missing(path: &Path, error: rustix::io::Errno) -> ReadError {
     ReadError::Io(error.into())
 }
 
+/// What a directory is called among manifests.
+pub(crate) const DIRECTORY: &str = "a directory";
+
 fn regular(stat: &Stat) -> Result<(), ReadError> {
     Err(ReadError::NotRegular(match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => return Ok(()),
-        FileType::Directory => "a directory",
+        FileType::Directory => DIRECTORY,
         FileType::Fifo => "a named pipe",
         FileType::Socket => "a socket",
         FileType::CharacterDevice | FileType::BlockDevice => "a device",

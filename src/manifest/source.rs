@@ -1,70 +1,80 @@
-//! What the file source knows: every file's last good pods, its state, and who owns which name.
-//! Reads the directory through `read`; has no thread, no watch and no clock of its own.
+//! What the file source knows: every file's last good pods and its state, in all configured places.
+//! Reads the directories through `place` and `read`; has no thread, no watch and no clock of its own.
 //!
 //! One rule throughout: only what was read whole and found good changes a pod, and only a file that is really
 //! gone removes one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use rustix::fs::FileType;
 use sha2::{Digest, Sha256};
 
-use super::claims::{self, Verdict};
-use super::desired::{Desired, FileReport, FileState, SourceError, texts};
+use super::desired::{FileReport, FileState, texts};
 use super::events::Hint;
 use super::identity;
 use super::last_good::LastGood;
+use super::merge::Part;
 use super::parse::{ManifestPod, validate};
+use super::place::{Listing, Place, Shape, Spot};
 use super::read::{self, Content, ReadError};
+use super::seen::Seen;
 use super::tracked::{GONE, Hash, Now, Outcome, Tracked};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Directory,
-    SingleFile,
-}
+use super::trust::{Trust, Waivers};
 
 /// A write to, or (`None`) removal of, a record of a last good version.
 pub(crate) type Unsaved = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
+/// What events said of a file.
+pub(crate) type Hints<'h> = &'h dyn Fn(&Path) -> Option<Hint>;
+
+/// How a reading is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'h> {
+    pub(crate) now: Now,
+    pub(crate) hints: Hints<'h>,
+    /// Every file is read, whatever its times say.
+    pub(crate) full: bool,
+}
+
 /// The state of the file source.
 #[derive(Debug)]
 pub(crate) struct Source {
-    path: PathBuf,
+    /// In the order of their precedence, the highest last.
+    places: Vec<Place>,
     node: String,
-    shape: Option<Shape>,
-    /// What the path was in an earlier life; used only while it cannot be looked at.
-    remembered: Option<Shape>,
+    waived: Waivers,
+    /// There are other sources beside the one path.
+    others: bool,
     files: BTreeMap<PathBuf, Tracked>,
     ignored: BTreeMap<PathBuf, &'static str>,
-    owners: HashMap<String, PathBuf>,
-    seen: HashMap<String, Timestamp>,
+    seen: Seen,
     ready: bool,
-    error: Option<SourceError>,
     unsaved: Unsaved,
 }
 
 impl Source {
-    /// `path` absolute. Last good versions of its files are taken from `records`.
-    pub(crate) fn new(path: PathBuf, node: &str, store: &LastGood, now: Now) -> Self {
-        let node = identity::node_name(node);
+    /// `paths` absolute, the highest precedence last. Last good versions of their files are taken from `records`;
+    /// `others`: there is a source beside these.
+    pub(crate) fn new(
+        paths: &[PathBuf],
+        others: bool,
+        node: &str,
+        waived: Waivers,
+        store: &LastGood,
+        now: Now,
+    ) -> Self {
         let mut source = Self {
-            path,
-            node,
-            shape: None,
-            remembered: None,
+            places: paths.iter().cloned().map(Place::new).collect(),
+            node: identity::node_name(node),
+            waived,
+            others: others || paths.len() > 1,
             files: BTreeMap::new(),
             ignored: BTreeMap::new(),
-            owners: HashMap::new(),
-            seen: HashMap::new(),
+            seen: Seen::default(),
             ready: false,
-            error: None,
             unsaved: Unsaved::new(),
         };
         match store.load() {
@@ -76,18 +86,23 @@ impl Source {
 
     fn restore(&mut self, records: Vec<(PathBuf, Vec<u8>)>, now: Now) {
         for (file, bytes) in records {
-            if file == self.path {
-                self.remembered = Some(Shape::SingleFile);
-            } else if file.parent() == Some(&self.path) {
-                self.remembered = Some(Shape::Directory);
-            } else {
+            let mut owned = false;
+            for place in &mut self.places {
+                if file == place.path {
+                    place.remembered = Some(Shape::SingleFile);
+                } else if file.parent() == Some(&place.path) {
+                    place.remembered = Some(Shape::Directory);
+                }
+                owned |= place.owns(&file);
+            }
+            if !owned {
                 // Of a path configured before; its pods are no longer wanted.
                 self.unsaved.insert(file, None);
                 continue;
             }
             match validate(&bytes, &file, &self.node) {
                 Ok(pods) => {
-                    let pods = self.with_seen(pods, now);
+                    let pods = self.seen.date(pods, now.stamp);
                     let tracked = Tracked { good: Some((hash(&bytes), pods)), ..Tracked::default() };
                     self.files.insert(file, tracked);
                 }
@@ -97,88 +112,32 @@ impl Source {
                 }
             }
         }
-        let good = self.files.iter().filter_map(|(path, t)| Some((path.as_path(), &t.good.as_ref()?.1[..])));
-        self.owners = claims::first_owners(good);
     }
 
-    fn with_seen(&mut self, pods: Vec<ManifestPod>, now: Now) -> Vec<Arc<ManifestPod>> {
-        pods.into_iter()
-            .map(|mut pod| {
-                let seen = *self.seen.entry(pod.uid.clone()).or_insert(now.stamp);
-                identity::set_seen(&mut pod.pod, seen);
-                Arc::new(pod)
-            })
-            .collect()
+    /// The pods of all good files, masked ones too.
+    pub(crate) fn good(&self) -> impl Iterator<Item = (&Path, &[Arc<ManifestPod>])> {
+        self.files.iter().filter_map(|(path, t)| Some((path.as_path(), &t.good.as_ref()?.1[..])))
     }
 
-    /// The directory to watch, and the one name in it if the source is a single file.
-    pub(crate) fn watched(&mut self) -> io::Result<(PathBuf, Option<std::ffi::OsString>)> {
-        match self.shape()? {
-            Shape::Directory => Ok((self.path.clone(), None)),
-            Shape::SingleFile => {
-                let parent = self.path.parent().unwrap_or(Path::new("/")).to_path_buf();
-                Ok((parent, self.path.file_name().map(ToOwned::to_owned)))
-            }
+    /// Where changes must be noticed.
+    pub(crate) fn spots(&mut self) -> Vec<Spot> {
+        self.places.iter_mut().flat_map(Place::spots).collect()
+    }
+
+    /// Reads everything and tells what it knows, and when to look again if something is unsettled.
+    pub(crate) fn scan(&mut self, reading: Reading<'_>) -> (Part, Option<Duration>) {
+        let mut lists = Vec::new();
+        for place in &mut self.places {
+            let known = self.files.iter().any(|(path, t)| t.good.is_some() && place.owns(path));
+            lists.push(place.list(known, self.others, reading.now));
         }
+        let again = self.read_all(&lists, reading);
+        let waiting = self.files.values().any(|t| t.candidate.is_some() && t.good.is_none());
+        self.ready |= !waiting && self.places.iter().all(|place| place.read);
+        (self.part(), again)
     }
 
-    /// What the path is; once known it stays, so that a directory that turns into something else is an error.
-    fn shape(&mut self) -> io::Result<Shape> {
-        if let Some(shape) = self.shape {
-            return Ok(shape);
-        }
-        let shape = match (read::kind(&self.path)?, self.remembered) {
-            (Some(FileType::Directory), _) => Shape::Directory,
-            (Some(FileType::RegularFile), _) => Shape::SingleFile,
-            (Some(_), _) => return Err(io::Error::other("neither a directory nor a regular file")),
-            // A single file may have been removed while no agent ran.
-            (None, Some(Shape::SingleFile)) => return Ok(Shape::SingleFile),
-            (None, _) => return Err(io::ErrorKind::NotFound.into()),
-        };
-        self.shape = Some(shape);
-        Ok(shape)
-    }
-
-    /// Reads everything and tells what should run now, and when to look again if something is unsettled.
-    pub(crate) fn scan(
-        &mut self,
-        now: Now,
-        hint: &dyn Fn(&OsStr) -> Option<Hint>,
-    ) -> (Desired, Option<Duration>) {
-        let mut again = None;
-        match self.list() {
-            Ok(present) => {
-                self.error = None;
-                again = self.read_all(&present, now, hint);
-                let waiting = self.files.values().any(|t| t.candidate.is_some() && t.good.is_none());
-                self.ready |= !waiting;
-            }
-            Err(error) => {
-                let since = self.error.as_ref().map_or(now.stamp, |e| e.since);
-                self.error = Some(SourceError { path: self.path.clone(), message: error.to_string(), since });
-            }
-        }
-        (self.table(), again)
-    }
-
-    fn list(&mut self) -> io::Result<Vec<PathBuf>> {
-        match self.shape()? {
-            Shape::Directory => read::list(&self.path),
-            Shape::SingleFile => {
-                // Only if its directory can be read is an absent file really gone.
-                let parent = self.path.parent().unwrap_or(Path::new("/"));
-                let present = read::list(parent)?.contains(&self.path);
-                Ok(if present { vec![self.path.clone()] } else { Vec::new() })
-            }
-        }
-    }
-
-    fn read_all(
-        &mut self,
-        present: &[PathBuf],
-        now: Now,
-        hint: &dyn Fn(&OsStr) -> Option<Hint>,
-    ) -> Option<Duration> {
+    fn read_all(&mut self, lists: &[Listing], reading: Reading<'_>) -> Option<Duration> {
         let mut again: Option<Duration> = None;
         let mut sooner = |wait: Option<Duration>| {
             if let Some(wait) = wait {
@@ -186,45 +145,65 @@ impl Source {
             }
         };
         self.ignored.clear();
-        let directory = self.shape == Some(Shape::Directory);
+        let trust = self.trust();
         let mut names = BTreeSet::new();
-        for path in present {
-            if directory && read::is_hidden(path) {
-                continue;
-            }
-            if let Some(reason) = read::ignored(path).filter(|_| directory) {
-                self.ignored.insert(path.clone(), reason);
-                continue;
-            }
-            if self.is_known(path, now) {
-                names.insert(path.clone());
-                continue;
-            }
-            match read::file(path) {
-                Err(ReadError::Gone) => {}
-                read => {
+        for (index, list) in lists.iter().enumerate() {
+            let Listing::Files(present) = list else { continue };
+            let directory = self.places[index].is_directory();
+            let trust = if directory { &trust } else { &Trust::anywhere(self.waived) };
+            for path in present.iter().filter(|path| !directory || !read::is_hidden(path)) {
+                if let Some(reason) = read::ignored(path).filter(|_| directory) {
+                    self.ignored.insert(path.clone(), reason);
+                } else if let Some(wait) = self.look(path, trust, reading) {
                     names.insert(path.clone());
-                    sooner(self.one(path, read, now, hint(path.file_name().unwrap_or_default())));
+                    sooner(wait);
                 }
             }
         }
-        let missing: Vec<PathBuf> =
-            self.files.keys().filter(|path| !names.contains(*path)).cloned().collect();
+        let missing: Vec<PathBuf> = self
+            .files
+            .keys()
+            .filter(|path| !names.contains(*path) && self.can_be_missing(path, lists))
+            .cloned()
+            .collect();
         for path in missing {
-            sooner(self.missing(&path, now));
+            sooner(self.missing(&path, reading.now));
         }
         again
     }
 
-    /// Whether the file is as it was when its good version was read.
-    fn is_known(&mut self, path: &Path, now: Now) -> bool {
-        let Some(tracked) = self.files.get_mut(path) else { return false };
-        let settled = tracked.candidate.is_none() && matches!(tracked.outcome, Outcome::Accepted);
-        let known = settled && tracked.seen.is_some() && tracked.is_known(read::stamp(path), now);
-        if known {
-            tracked.missing_since = None;
+    /// Where links in directories may lead.
+    fn trust(&self) -> Trust {
+        let directories = self.places.iter().filter(|place| place.is_directory());
+        let roots = directories.filter_map(|place| place.path.canonicalize().ok()).collect();
+        Trust { roots: Some(roots), waived: self.waived }
+    }
+
+    /// Whether a file that was not found is gone: every place it may lie in was listed.
+    fn can_be_missing(&self, path: &Path, lists: &[Listing]) -> bool {
+        let unread = |list: &Listing| matches!(list, Listing::Unreadable);
+        !self.places.iter().zip(lists).any(|(place, list)| unread(list) && place.owns(path))
+    }
+
+    /// Looks at one name. `None` when it is not there, else when to look again.
+    #[allow(clippy::option_option, reason = "gone, settled, or to be looked at again")]
+    fn look(&mut self, path: &Path, trust: &Trust, reading: Reading<'_>) -> Option<Option<Duration>> {
+        let hint = hint(path, reading.hints);
+        let unchanged = |tracked: &Tracked| {
+            !reading.full
+                && tracked.candidate.is_none()
+                && tracked.missing_since.is_none()
+                && hint != Some(Hint::Writing)
+                && tracked.stamp.is_some()
+                && tracked.stamp == read::stamp(path)
+        };
+        if self.files.get(path).is_some_and(unchanged) {
+            return Some(None);
         }
-        known
+        match read::file(path, trust) {
+            Err(ReadError::Gone) => None,
+            read => Some(self.one(path, read, reading.now, hint)),
+        }
     }
 
     /// Takes note of one file that exists. Returns when to look again if it has not settled.
@@ -240,46 +219,48 @@ impl Source {
         let content = match read {
             Ok(content) => content,
             Err(error) => {
-                tracked.candidate = None;
+                let before = tracked.complaint();
                 tracked.unreadable(path, &error, now);
+                if let Some(complaint) = tracked.complaint().filter(|c| before.as_ref() != Some(c)) {
+                    tracing::warn!(file = %path.display(), kept = tracked.good.is_some(), error = complaint, "manifest refused");
+                }
+                if tracked.is_disabled() {
+                    self.unsaved.insert(path.to_path_buf(), None);
+                }
                 return None;
             }
         };
         let hash = hash(&content.bytes);
-        tracked.seen = None;
-        if tracked.good.as_ref().is_some_and(|(good, _)| *good == hash) {
-            (tracked.candidate, tracked.outcome) = (None, Outcome::Accepted);
-            tracked.note(content.stamp, now);
-            return None;
-        }
-        if matches!(&tracked.outcome, Outcome::Broken { hash: Some(bad), .. } if *bad == hash) {
+        let same = tracked.good.as_ref().is_some_and(|(good, _)| *good == hash);
+        if same || matches!(&tracked.outcome, Outcome::Broken { hash: Some(bad), .. } if *bad == hash) {
+            if same {
+                tracked.set(Outcome::Accepted, now);
+            }
             tracked.candidate = None;
+            tracked.stamp = content.stamp.filter(|stamp| stamp.rested(now.wall));
             return None;
         }
         if let Err(wait) = tracked.settled(content.stamp, hint, now) {
             return Some(wait);
         }
-        tracked.candidate = None;
+        tracked.stamp = content.stamp.filter(|stamp| stamp.rested(now.wall));
         self.judge(path, content.bytes, hash, now);
         None
     }
 
     fn judge(&mut self, path: &Path, bytes: Vec<u8>, hash: Hash, now: Now) {
-        let judged = validate(&bytes, path, &self.node).map(|pods| self.with_seen(pods, now));
+        let judged = validate(&bytes, path, &self.node).map(|pods| self.seen.date(pods, now.stamp));
         let tracked = self.files.entry(path.to_path_buf()).or_default();
         match judged {
             Ok(pods) => {
                 tracing::info!(file = %path.display(), pods = pods.len(), "manifest accepted");
-                tracked.good = Some((hash, pods));
-                tracked.outcome = Outcome::Accepted;
-                tracked.fresh = Some(bytes);
+                tracked.accept(hash, pods, bytes, now);
             }
             Err(refusals) => {
                 let errors = texts(&refusals);
                 let kept = tracked.good.is_some();
                 tracing::warn!(file = %path.display(), kept, error = errors.first(), "manifest refused");
-                let since = tracked.broken_since(now);
-                tracked.outcome = Outcome::Broken { hash: Some(hash), errors, since };
+                tracked.set(Outcome::Broken { hash: Some(hash), errors }, now);
             }
         }
     }
@@ -296,41 +277,80 @@ impl Source {
         None
     }
 
-    fn table(&mut self) -> Desired {
-        let good = self.files.iter().filter_map(|(path, t)| Some((path.as_path(), &t.good.as_ref()?.1[..])));
-        let Verdict { pods, owners, duplicates } = claims::settle(good, &self.owners);
-        self.owners = owners;
-        let wanted: BTreeSet<&str> = self
-            .files
-            .values()
-            .filter_map(|t| t.good.as_ref())
-            .flat_map(|(_, p)| p)
-            .map(|p| &*p.uid)
-            .collect();
-        self.seen.retain(|uid, _| wanted.contains(uid.as_str()));
+    /// The files whose pods do not count, each with the one whose pods do: the same name in a directory of higher
+    /// precedence, once that is good or disabled. One that is broken masks nothing, as it would replace nothing.
+    fn masks(&self) -> HashMap<PathBuf, PathBuf> {
+        let mut by_name: HashMap<&OsStr, Vec<(usize, &PathBuf, &Tracked)>> = HashMap::new();
+        for (path, tracked) in &self.files {
+            let place = self.places.iter().rposition(|place| place.is_directory() && place.owns(path));
+            if let (Some(place), Some(name)) = (place, path.file_name()) {
+                by_name.entry(name).or_default().push((place, path, tracked));
+            }
+        }
+        let mut masks = HashMap::new();
+        for mut files in by_name.into_values().filter(|files| files.len() > 1) {
+            files.sort_by_key(|(place, _, _)| std::cmp::Reverse(*place));
+            let mut by: Option<&PathBuf> = None;
+            for (_, path, tracked) in files {
+                if let Some(by) = by {
+                    masks.insert(path.clone(), by.clone());
+                    continue;
+                }
+                // Before anything runs, what may mask is waited for, which takes moments.
+                let unsettled = !self.ready && tracked.candidate.is_some();
+                if tracked.good.is_some() || tracked.is_disabled() || unsettled {
+                    by = Some(path);
+                }
+            }
+        }
+        masks
+    }
 
+    fn part(&mut self) -> Part {
+        let files = &self.files;
+        self.seen.keep(files.values().filter_map(|t| t.good.as_ref()).flat_map(|(_, pods)| pods));
+        let masks = if self.places.len() > 1 { self.masks() } else { HashMap::new() };
         let mut reports = BTreeMap::new();
         for (path, reason) in &self.ignored {
-            reports.insert(path.clone(), FileState::Ignored { reason: (*reason).to_owned() });
+            let state = FileState::Ignored { reason: (*reason).to_owned() };
+            reports.insert(path.clone(), FileReport::bare(path.clone(), state));
         }
-        for (path, tracked) in &mut self.files {
-            let duplicate = duplicates.get(path);
-            let lost = duplicate.is_some_and(|d| !d.kept);
-            if !lost && let Some(bytes) = tracked.fresh.take() {
-                self.unsaved.insert(path.clone(), Some(bytes));
+        let mut good = Vec::new();
+        for (path, tracked) in &self.files {
+            let masked = masks.get(path);
+            if let (None, Some((_, pods))) = (masked, &tracked.good) {
+                good.push((path.clone(), pods.clone()));
             }
+            let state = match (masked, tracked.state()) {
+                (Some(by), FileState::Accepted { .. } | FileState::KeptLastGood { .. }) => {
+                    FileState::Masked { by: by.clone() }
+                }
+                (_, state) => state,
+            };
+            let revision = tracked.revision().filter(|_| masked.is_none());
             reports.insert(
                 path.clone(),
-                match (&tracked.outcome, duplicate) {
-                    (Outcome::Accepted, Some(d)) => {
-                        FileState::Duplicate { claim: d.claim.clone(), with: d.with.clone(), kept: d.kept }
-                    }
-                    _ => tracked.state(),
-                },
+                FileReport { path: path.clone(), state, revision, since: tracked.since },
             );
         }
-        let files = reports.into_iter().map(|(path, state)| FileReport { path, state }).collect();
-        Desired { pods, files, sources_ready: self.ready, source_error: self.error.clone() }
+        Part {
+            good,
+            files: reports.into_values().collect(),
+            sources: self.places.iter().map(Place::report).collect(),
+            ready: self.ready,
+        }
+    }
+
+    /// Has accepted versions saved, but for those of files that lost a pod to another one: which of them was first must
+    /// be known to the next agent.
+    pub(crate) fn take_fresh(&mut self, lost: &BTreeSet<PathBuf>) {
+        for (path, tracked) in &mut self.files {
+            if !lost.contains(path)
+                && let Some(bytes) = tracked.fresh.take()
+            {
+                self.unsaved.insert(path.clone(), Some(bytes));
+            }
+        }
     }
 
     /// The next record to write or remove.
@@ -344,30 +364,26 @@ impl Source {
     }
 }
 
+/// What events said of the file, or of the link that all files of the directory lie behind: whoever swaps such a
+/// link has completed them.
+fn hint(path: &Path, hints: Hints<'_>) -> Option<Hint> {
+    if let Some(hint) = hints(path) {
+        return Some(hint);
+    }
+    let directory = path.parent()?;
+    let data = directory.join("..data");
+    if let Some(hint) = hints(&data)
+        && std::fs::read_link(path).is_ok_and(|target| target.starts_with("..data"))
+    {
+        return Some(hint);
+    }
+    hints(directory)
+}
+
 fn hash(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_source_is_not_ready_while_an_unknown_file_has_not_settled() {
-        let base = tempfile::tempdir().unwrap();
-        let manifests = base.path().join("m");
-        std::fs::create_dir(&manifests).unwrap();
-        let text =
-            "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: i}]}}";
-        std::fs::write(manifests.join("a.yaml"), text).unwrap();
-        let modified = std::fs::metadata(manifests.join("a.yaml")).unwrap().modified().unwrap();
-        let now = Now { wall: modified, ..Now::read() };
-        let mut source = Source::new(manifests, "n", &LastGood::new(base.path()), now);
-        let (table, again) = source.scan(now, &|_| None);
-        assert!(!table.sources_ready && table.pods.is_empty() && again.is_some());
-        let second = Duration::from_secs(1);
-        let now = Now { steady: now.steady + second, wall: now.wall + second, ..now };
-        let (table, again) = source.scan(now, &|_| None);
-        assert!(table.sources_ready && table.pods.len() == 1 && again.is_none());
-    }
-}
+#[path = "source_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::desired::FileState;
 use super::events::Hint;
 use super::parse::ManifestPod;
-use super::read::{ReadError, Stamp};
+use super::read::{self, ReadError, Stamp};
 
 /// How long a file without a close event must be unchanged before it is taken.
 pub(crate) const SETTLE: Duration = Duration::from_millis(500);
@@ -17,12 +17,6 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 pub(crate) const ABANDONED: Duration = Duration::from_secs(60);
 /// How long a file must be gone before its pods are: editors rename a file away and write it anew.
 pub(crate) const GONE: Duration = Duration::from_millis(300);
-
-/// How long a file that looks as it did is not read again. Not for ever: where files are served over a network, or mapped
-/// by who writes them, what they look like may lag behind.
-pub(crate) const TRUSTED: Duration = Duration::from_secs(50);
-/// How old a change must be for its time to tell it from the next one: clocks of file systems are coarse.
-const COARSE: Duration = Duration::from_secs(2);
 
 /// The moment of a reading, in the three clocks it needs.
 #[derive(Debug, Clone, Copy)]
@@ -46,13 +40,15 @@ pub(crate) struct Tracked {
     /// The pods of the last good version, and the hash of its bytes.
     pub(crate) good: Option<(Hash, Vec<Arc<ManifestPod>>)>,
     pub(crate) outcome: Outcome,
+    /// Since when the outcome is of its kind, or the accepted version this one.
+    pub(crate) since: Option<Timestamp>,
+    /// The stamp of what was judged last, if a change of the file must change the stamp.
+    pub(crate) stamp: Option<Stamp>,
     /// A changed version that has not settled: its stamp and when that was first seen.
     pub(crate) candidate: Option<(Option<Stamp>, Instant)>,
     pub(crate) missing_since: Option<Instant>,
     /// Accepted bytes that are not yet on their way to the disk.
     pub(crate) fresh: Option<Vec<u8>>,
-    /// What the good version looked like when it was last read, and when that was.
-    pub(crate) seen: Option<(Stamp, Instant)>,
 }
 
 #[derive(Debug, Default)]
@@ -65,25 +61,13 @@ pub(crate) enum Outcome {
     Broken {
         hash: Option<Hash>,
         errors: Vec<String>,
-        since: Timestamp,
     },
     NotManifest(String),
+    /// A link to /dev/null.
+    Disabled,
 }
 
 impl Tracked {
-    /// Whether a file that looks so must hold its good version, so that it need not be opened: that wakes whoever watches
-    /// the directory, this agent among them.
-    pub(crate) fn is_known(&self, stamp: Option<Stamp>, now: Now) -> bool {
-        let trusted = |seen: Instant| now.steady.saturating_duration_since(seen) < TRUSTED;
-        stamp.is_some() && self.seen.is_some_and(|(known, seen)| Some(known) == stamp && trusted(seen))
-    }
-
-    /// Takes note that the good version was read, which looked so.
-    pub(crate) fn note(&mut self, stamp: Option<Stamp>, now: Now) {
-        let old = |stamp: &Stamp| now.wall.duration_since(stamp.changed()).is_ok_and(|age| age >= COARSE);
-        self.seen = stamp.filter(old).map(|stamp| (stamp, now.steady));
-    }
-
     /// Whether a changed version may be read as a whole; if not, how long to wait before looking again.
     pub(crate) fn settled(
         &mut self,
@@ -111,50 +95,92 @@ impl Tracked {
         if quiet >= SETTLE { Ok(()) } else { Err(SETTLE.saturating_sub(quiet) + Duration::from_millis(5)) }
     }
 
-    pub(crate) fn unreadable(&mut self, path: &Path, error: &ReadError, now: Now) {
-        if let (ReadError::NotRegular(_), None) = (error, &self.good) {
-            self.outcome = Outcome::NotManifest(error.to_string());
-            return;
+    /// Notes what came out, and since when.
+    pub(crate) fn set(&mut self, outcome: Outcome, now: Now) {
+        if std::mem::discriminant(&self.outcome) != std::mem::discriminant(&outcome) {
+            self.since = Some(now.stamp);
         }
-        let since = self.broken_since(now);
-        let errors = vec![error.at(path)];
-        self.outcome = Outcome::Broken { hash: None, errors, since };
+        self.outcome = outcome;
+        self.candidate = None;
     }
 
-    pub(crate) fn broken_since(&self, now: Now) -> Timestamp {
+    /// Takes a version that is good.
+    pub(crate) fn accept(&mut self, hash: Hash, pods: Vec<Arc<ManifestPod>>, bytes: Vec<u8>, now: Now) {
+        self.since = Some(now.stamp);
+        self.good = Some((hash, pods));
+        self.fresh = Some(bytes);
+        self.outcome = Outcome::Accepted;
+        self.candidate = None;
+    }
+
+    /// Notes that the file cannot be read, or is none.
+    pub(crate) fn unreadable(&mut self, path: &Path, error: &ReadError, now: Now) {
+        self.stamp = None;
+        let outcome = match error {
+            ReadError::Disabled => {
+                self.good = None;
+                self.fresh = None;
+                Outcome::Disabled
+            }
+            ReadError::NotRegular(read::DIRECTORY) if self.good.is_none() => {
+                Outcome::NotManifest(error.to_string())
+            }
+            _ => Outcome::Broken { hash: None, errors: vec![error.at(path)] },
+        };
+        self.set(outcome, now);
+    }
+
+    /// Why it cannot be read.
+    pub(crate) fn complaint(&self) -> Option<String> {
         match &self.outcome {
-            Outcome::Broken { since, .. } => *since,
-            _ => now.stamp,
+            Outcome::Broken { hash: None, errors, .. } => errors.first().cloned(),
+            _ => None,
         }
+    }
+
+    pub(crate) fn is_disabled(&self) -> bool {
+        matches!(self.outcome, Outcome::Disabled)
+    }
+
+    /// The version whose pods should run, in short.
+    pub(crate) fn revision(&self) -> Option<String> {
+        self.good.as_ref().map(|(hash, _)| revision(hash))
     }
 
     pub(crate) fn state(&self) -> FileState {
         if self.candidate.is_some() {
             return FileState::Settling;
         }
+        let since = self.since.unwrap_or_default();
         match (&self.outcome, &self.good) {
-            (Outcome::Broken { errors, since, .. }, Some(_)) => {
-                FileState::KeptLastGood { errors: errors.clone(), since: *since }
+            (Outcome::Broken { errors, .. }, Some(_)) => {
+                FileState::KeptLastGood { errors: errors.clone(), since }
             }
             (Outcome::Broken { errors, .. }, None) => FileState::Refused { errors: errors.clone() },
             (Outcome::NotManifest(reason), _) => FileState::Ignored { reason: reason.clone() },
+            (Outcome::Disabled, _) => FileState::Disabled,
             (_, Some((_, pods))) => FileState::Accepted { pods: pods.iter().map(|p| p.key()).collect() },
             (_, None) => FileState::Settling,
         }
     }
 }
 
+/// The first digits of a version's SHA-256, as `sha256sum` prints them.
+pub(crate) fn revision(hash: &Hash) -> String {
+    hex::encode(&hash[..6])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::read;
+    use crate::manifest::trust::{Trust, Waivers};
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     /// A stamp of a file changed just now, and that moment.
     fn stamp() -> (Stamp, Now) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let stamp = read::file(file.path()).unwrap().stamp.unwrap();
+        let stamp = read::file(file.path(), &Trust::anywhere(Waivers::ALL)).unwrap().stamp.unwrap();
         (stamp, Now { wall: stamp.modified(), ..Now::read() })
     }
 
@@ -192,24 +218,6 @@ mod tests {
         assert!(file.settled(Some(stamp), writing, now).is_err());
         assert!(file.settled(Some(stamp), writing, later(now, ABANDONED.saturating_sub(MS(1)))).is_err());
         assert!(file.settled(Some(stamp), writing, later(now, ABANDONED)).is_ok());
-    }
-
-    #[test]
-    fn what_looks_as_it_did_is_not_read_again_for_a_while() {
-        let ((stamp, now), (other, _)) = (stamp(), stamp());
-        let mut file = Tracked::default();
-        assert!(!file.is_known(Some(stamp), now), "never read");
-        file.note(Some(stamp), later(now, MS(100)));
-        assert!(
-            !file.is_known(Some(stamp), later(now, MS(200))),
-            "it may have changed within one tick of its clock"
-        );
-        let read = later(now, COARSE);
-        file.note(Some(stamp), read);
-        assert!(file.is_known(Some(stamp), later(read, TRUSTED.saturating_sub(MS(1)))));
-        assert!(!file.is_known(Some(stamp), later(read, TRUSTED)), "not for ever");
-        assert!(!file.is_known(None, read));
-        assert!(!file.is_known(Some(other), read));
     }
 
     #[test]

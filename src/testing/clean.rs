@@ -74,7 +74,7 @@ pub fn on_disk(config: &Config) -> Vec<String> {
     {
         left.extend(names(&dir).map(|name| format!("{}/{name}", dir.display())));
     }
-    let own = config.manifest_path.parent().unwrap_or(Path::new("/nonexistent")).display().to_string();
+    let own = config.root_dir.parent().unwrap_or(Path::new("/nonexistent")).display().to_string();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
     left.extend(points.filter(|point| point.starts_with(&own)).map(|point| format!("mount {point}")));

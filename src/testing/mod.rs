@@ -43,8 +43,8 @@ pub use pod::PodHandle;
 
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
-use crate::config::{Config, Limits, RuntimeChoice, RuntimeFlags, own_labels};
-use crate::credentials::{Places, Sources};
+use crate::config::{Config, Limits, RuntimeChoice, RuntimeFlags, Sources, own_labels};
+use crate::credentials::{self, Places};
 use crate::images;
 use crate::manifest::{self, FileReport};
 use crate::node::capacity::Reservations;
@@ -223,9 +223,13 @@ impl Builder {
                 RuntimeChoice::Cri => None,
             },
         };
+        let manifests = dir.path().join("manifests");
         let mut config = Config {
-            manifest_path: dir.path().join("manifests"),
-            file_check_frequency: Duration::from_secs(20),
+            sources: Sources {
+                paths: vec![manifests.clone()],
+                file_check_frequency: Duration::from_secs(20),
+                ..Sources::default()
+            },
             node_name: "node".to_owned(),
             node_ips: facts::addresses(),
             labels: own_labels("node"),
@@ -238,7 +242,10 @@ impl Builder {
             cgroup_driver: self.cgroup_driver,
             images: images::Settings {
                 root_dir: flags.root_dir.clone(),
-                credentials: Sources { places: Places::only(&flags.root_dir), ..Sources::default() },
+                credentials: credentials::Sources {
+                    places: Places::only(&flags.root_dir),
+                    ..credentials::Sources::default()
+                },
                 ..images::Settings::default()
             },
             image_gc: image_gc::Policy::default(),
@@ -253,8 +260,8 @@ impl Builder {
         for change in &self.changes {
             change.0(&mut config);
         }
-        std::fs::create_dir(&config.manifest_path)
-            .map_err(|source| NodeError::File { path: config.manifest_path.clone(), source })?;
+        std::fs::create_dir(&manifests)
+            .map_err(|source| NodeError::File { path: manifests.clone(), source })?;
         let own = OwnRuntime::new()?;
         let opened = flags.clone();
         let backend = own.get().spawn(async move { Backend::open(&opened).await }).await;
@@ -266,6 +273,7 @@ impl Builder {
             own,
             backend: Some(Arc::new(backend)),
             agent: None,
+            manifests,
             config,
             flags,
             network,
@@ -281,6 +289,7 @@ pub struct Node {
     own: OwnRuntime,
     agent: Option<Agent>,
     backend: Option<Arc<Backend>>,
+    manifests: PathBuf,
     config: Config,
     flags: RuntimeFlags,
     network: network::Network,
@@ -342,7 +351,7 @@ impl Node {
 
     /// The node's private directory.
     pub fn dir(&self) -> &Path {
-        self.config.manifest_path.parent().unwrap_or(Path::new("/"))
+        self.manifests.parent().unwrap_or(Path::new("/"))
     }
 
     /// The flags with which the binary's commands reach this node's runtime.
@@ -370,7 +379,7 @@ impl Node {
     pub fn run_flags(&self) -> Vec<String> {
         let text = |path: &Path| path.display().to_string();
         [
-            ("--pod-manifest-path", text(&self.config.manifest_path)),
+            ("--pod-manifest-path", text(&self.manifests)),
             ("--hostname-override", self.config.node_name.clone()),
             ("--pod-logs-dir", text(&self.config.pod_logs_dir)),
             ("--container-logs-dir", text(&self.config.container_logs_dir)),
@@ -405,7 +414,7 @@ impl Node {
     /// Puts a manifest in place, at once and whole. `name` is the pod's `metadata.name`, the file's name follows it.
     pub fn apply(&self, name: &str, manifest: &str) -> Result<PodHandle<'_>, NodeError> {
         let path = self.manifest(name);
-        let hidden = self.config.manifest_path.join(format!(".{name}.new"));
+        let hidden = self.manifests.join(format!(".{name}.new"));
         let write = std::fs::write(&hidden, manifest).and_then(|()| std::fs::rename(&hidden, &path));
         write.map_err(|source| NodeError::File { path, source })?;
         Ok(self.pod(name))
@@ -424,7 +433,7 @@ impl Node {
 
     /// The path of a pod's manifest.
     pub fn manifest(&self, name: &str) -> PathBuf {
-        self.config.manifest_path.join(format!("{name}.yaml"))
+        self.manifests.join(format!("{name}.yaml"))
     }
 
     /// What became of each manifest file.

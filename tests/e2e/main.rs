@@ -22,8 +22,11 @@ mod rotation;
 mod security;
 mod settings;
 mod slices;
+mod sources;
 mod storm;
 mod support;
 mod users;
 mod volumes;
 mod walk;
+#[path = "../manifest/web.rs"]
+mod web;

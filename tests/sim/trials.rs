@@ -3,7 +3,7 @@
 
 use podstead_runtime::{Container, PodUid};
 
-use crate::driver::{OURS, Sim};
+use crate::driver::{OURS, Sim, Weather};
 use crate::laws::{Broken, Who};
 use crate::storm::{add_version, calm, everything_wanted_runs};
 
@@ -33,6 +33,16 @@ fn rounds(sim: &mut Sim) -> Result<(), Broken> {
             sim.world.exit(&container.id, 1);
         }
         sim.laws.check(&mut sim.world, &sim.host, &sim.desired, Who::Outside)?;
+        // What is asked for arrives in any order: not all that runs is stopped at once.
+        for _ in 0..20 {
+            sim.begin_reading();
+            sim.take_reading();
+            sim.decide()?;
+            if sim.in_flight() > 0 {
+                let index = sim.rng.index(sim.in_flight());
+                sim.land(index, Weather { fail: 0, lose: 0 })?;
+            }
+        }
         if n % 2 == 1 {
             sim.restart_agent();
         }

@@ -210,8 +210,8 @@ pub fn print(case: &Case, base: Option<&Case>) -> String {
         if !lines.is_empty() {
             let title = [section.by, section.kind, &section.name];
             let title: Vec<&str> = title.into_iter().filter(|word| !word.is_empty()).collect();
-            out += &format!("\n{}:\n", title.join(" "));
-            lines.iter().for_each(|line| out += &format!("  {line}\n"));
+            let lines: Vec<String> = lines.iter().map(|line| format!("  {line}\n")).collect();
+            out.extend(["\n", &title.join(" "), ":\n", &lines.concat()]);
         }
     }
     if out.lines().count() == 1 {

@@ -63,7 +63,7 @@ impl Flat {
         let field = path.rsplit('.').next().unwrap_or(path);
         if field == "env" {
             let named = items.iter().map(|item| short_pair(item.as_str().unwrap_or_default())).collect();
-            return self.named(path, named);
+            return self.named(path, &named);
         }
         if items.iter().all(|item| !item.is_object()) {
             return self.put(path, Leaf::List(items.iter().map(short).collect()));
@@ -91,10 +91,11 @@ impl Flat {
                 _ => rest,
             }
         };
-        self.named(path, items.iter().map(|item| (key(item), short(&bare(item)))).collect());
+        let named: Vec<(String, String)> = items.iter().map(|item| (key(item), short(&bare(item)))).collect();
+        self.named(path, &named);
     }
 
-    fn named(&mut self, path: &str, items: Vec<(String, String)>) {
+    fn named(&mut self, path: &str, items: &[(String, String)]) {
         self.put(path, Leaf::Names(items.iter().map(|(name, _)| name.clone()).collect()));
         for (number, (name, text)) in items.iter().enumerate() {
             let before = items[..number].iter().filter(|(other, _)| other == name).count();
@@ -217,6 +218,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "literals")]
     fn difference(base: Json, this: Json) -> Vec<String> {
         Flat::of(&this).against(&Flat::of(&base))
     }
