@@ -62,7 +62,8 @@ impl Flat {
     fn list(&mut self, path: &str, items: &[Json]) {
         let field = path.rsplit('.').next().unwrap_or(path);
         if field == "env" {
-            let named = items.iter().map(|item| short_pair(item.as_str().unwrap_or_default())).collect();
+            let named: Vec<_> =
+                items.iter().map(|item| short_pair(item.as_str().unwrap_or_default())).collect();
             return self.named(path, &named);
         }
         if items.iter().all(|item| !item.is_object()) {
