@@ -22,6 +22,9 @@ pub use files::{COMPRESSED, rotated};
 /// The longest pause between two looks, a little less than that between two rounds of the loop.
 const QUIET: Duration = Duration::from_secs(50);
 
+/// Pauses shorter than this are kept to the moment: who asks for such is not after a quiet processor.
+const BRISK: Duration = Duration::from_secs(5);
+
 /// When logs are rotated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -88,8 +91,9 @@ impl<R: Runtime> Rotator<R> {
                 continue;
             }
             pause = if grown { period } else { (pause.max(period) * 2).min(QUIET.max(period)) };
+            let exact = pause == period || pause < BRISK;
             let rested = tokio::select! {
-                rested = rest(pause, pause == period, &running, &mut view) => rested,
+                rested = rest(pause, exact, &running, &mut view) => rested,
                 () = changed(&mut policies) => Rested::Others,
             };
             match rested {
