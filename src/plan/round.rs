@@ -63,12 +63,12 @@ pub(super) fn asks(observed: &Observed, plan: &ContainerPlan, instance: &Contain
     (all && own).then_some(code)
 }
 
-/// Whether the pod had come to its end by then: its sidecars are stopped afterwards, with whatever exit code.
+/// Whether the pod had come to its end before that: its sidecars are stopped afterwards, with whatever exit code.
 fn was_over(pod: &Pod, view: &View<'_>, at: Time) -> bool {
     let code = |name: &str| {
         let last = view.instances(name).next()?;
         let ContainerState::Exited { code, .. } = last.state else { return None };
-        (backoff::ended_at(last) <= at).then_some(code)
+        (backoff::ended_at(last) < at).then_some(code)
     };
     let begun = pod.containers.iter().any(|plan| view.instances(&plan.name).next().is_some());
     let for_good =
