@@ -364,6 +364,33 @@ async fn a_lost_answer_makes_no_second_container() {
 }
 
 #[tokio::test]
+async fn while_nobody_knows_whether_a_container_was_resized_both_sizes_are_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let sized = |memory: &str| {
+        let limits = format!("{{cpu: 100m, memory: {memory}Mi}}");
+        pod("u1", &format!("resources: {{limits: {limits}, requests: {{cpu: 50m, memory: 8Mi}}}}"))
+    };
+    let fake = Fake::new();
+    fake.fault(Verb::UpdateResources, Fault::Before(Error::failed("update resources", "no")));
+    let mut agent = Loop::start(&fake, dir.path(), &[sized("64")]);
+    let view = agent.until("it runs", |v| running(v).len() == 1 && quiet(v)).await;
+    let id = running(&view)[0].id.clone();
+    let noted =
+        |name: &str| std::fs::read_to_string(dir.path().join("root/pods/u1/sizes").join(name)).unwrap();
+    agent.wanted.send_replace(want(&[sized("128")]));
+    agent.until("it failed", |v| !v.known.failures.is_empty()).await;
+    let (was, is) = ("cpu=50/100 memory=8388608/67108864", "cpu=50/100 memory=8388608/134217728");
+    assert_eq!(noted("c"), format!("{id}\n{was}\n{is}\n"));
+    assert_eq!(noted(".pod"), format!("\n{is}\n"), "the pod's limit is there before");
+    let of = |v: &View| running(v).first().map(|c| c.id.clone());
+    agent
+        .until("it is tried again", |v| v.known.failures.is_empty() && quiet(v) && of(v) == Some(id.clone()))
+        .await;
+    assert_eq!(noted("c"), format!("{id}\n{is}\n"));
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn a_runtime_that_cannot_be_read_changes_nothing_and_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::new();

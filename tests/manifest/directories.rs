@@ -130,13 +130,19 @@ async fn a_directory_that_goes_keeps_its_pods_and_its_masks() {
     put(&etc, "a.yaml", &pod("a", "etc"));
     bench.images(&["etc"]).await;
     let aside = bench.base.path().join("aside");
+    // Longer than a file must be away to be gone.
+    let long = Duration::from_millis(600);
     fs::rename(&etc, &aside).unwrap();
-    let table = bench.wait("the error", |t| t.source_error().is_some()).await;
+    bench.wait("the error", |t| t.source_error().is_some()).await;
+    tokio::time::sleep(long).await;
+    let table = bench.now();
     assert_eq!((images(&table), table.sources_ready), (vec!["etc"], true));
     // A new agent knows it too, and removes nothing.
     bench.stop();
     bench.start();
-    let table = bench.wait("the error", |t| t.source_error().is_some()).await;
+    bench.wait("the error", |t| t.source_error().is_some()).await;
+    tokio::time::sleep(long).await;
+    let table = bench.now();
     assert_eq!((images(&table), table.sources_ready), (vec!["etc"], false));
     fs::rename(&aside, &etc).unwrap();
     bench.images(&["etc"]).await;

@@ -243,7 +243,11 @@ async fn servers_are_verified_and_clients_can_be() {
     bench.start();
     bench.error("certificate").await;
     assert!(web.asked().is_empty(), "nothing was sent to a server that is not trusted");
-    // The right authority is put there: no restart.
+    // The right authority is put there: no restart. And another, while the server can be reached.
+    fs::copy(authority("ca.crt"), &ca).unwrap();
+    bench.images(&["one"]).await;
+    fs::copy(authority("server.crt"), &ca).unwrap();
+    bench.error("certificate").await;
     fs::copy(authority("ca.crt"), &ca).unwrap();
     bench.images(&["one"]).await;
     bench.stop();
@@ -572,6 +576,10 @@ async fn a_file_and_a_url_with_one_pod_are_an_error_on_both_and_the_first_stays(
     assert_eq!(images(&table), ["file", "alone"]);
     // Nor is it another's after a restart, with the URL or without.
     tokio::time::sleep(Duration::from_millis(200)).await;
+    let directory = bench.base.path().join("root/manifests/last-good-url");
+    let record = fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
+    let record = fs::read_to_string(record).unwrap();
+    assert!(record.contains("\"second\":true"), "whichever is read first by the next agent: {record}");
     for away in [false, true] {
         bench.stop();
         if away {
