@@ -194,3 +194,24 @@ impl Watch {
         Ok(Self { _watcher: watcher })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::Flag;
+
+    use super::*;
+
+    #[test]
+    fn after_events_were_lost_everything_is_watched_and_read_anew() {
+        let mailbox = Mailbox::default();
+        mailbox.note_file(
+            Path::new("/m/a.yaml"),
+            OsStr::new("a.yaml"),
+            EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any)),
+        );
+        assert_eq!(mailbox.hint(Path::new("/m/a.yaml")), Some(Hint::Writing));
+        mailbox.note(&[], &Event::new(EventKind::Other).set_flag(Flag::Rescan));
+        assert_eq!(mailbox.wait(Duration::ZERO), Wake { rearm: true, full: true, stop: false });
+        assert_eq!(mailbox.hint(Path::new("/m/a.yaml")), None, "its end may be among them");
+    }
+}

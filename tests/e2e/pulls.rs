@@ -1,12 +1,18 @@
 //! Images that pods bring with them: pulled with the credentials the node has, refused by their reasons, collected when
 //! nobody uses them.
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use podstead::credentials::provider::{self, Provider};
+use podstead::images::limits::Rates;
 use podstead::images::memory::Memory;
 use podstead::node::image_gc::{Collector, Disk, Policy};
 use podstead::testing::{Node, PATIENCE};
@@ -19,6 +25,7 @@ on_both!(
     a_pod_is_pulled_with_the_credentials_that_the_node_has,
     a_pod_is_pulled_with_the_credentials_that_a_program_knows,
     what_keeps_an_image_away_is_told_by_its_reason,
+    no_more_images_are_pulled_at_once_than_the_node_allows,
     an_image_that_a_pod_brought_and_nobody_uses_makes_room,
 );
 
@@ -78,8 +85,8 @@ async fn a_pod_is_pulled_with_the_credentials_that_the_node_has(host: &Host) {
     // Another registry's credentials are nobody's here, although they would do.
     let other = r#"{"auths": {"registry.example": {"auth": "d2ViOnNlY3JldA=="}}}"#;
     std::fs::write(root.join("config.json"), other).expect("write");
-    let nginx = format!("{}/podstead/nginx:1", registry.host);
-    node.apply("again", &from("again", &nginx, "Always")).expect("apply");
+    // Although the image is there: who says Always has the registry asked.
+    node.apply("again", &from("again", &image, "Always")).expect("apply");
     let (_, told) = waits_for(&node, "again", &["ErrImagePull", "ImagePullBackOff"]).await;
     assert!(told.contains("denied") && !told.contains("secret"), "{told}");
     node.remove("open").expect("remove");
@@ -166,6 +173,102 @@ async fn what_keeps_an_image_away_is_told_by_its_reason(host: &Host) {
     assert!(told.starts_with(&format!("Back-off pulling image \"{nowhere}\": ")), "{told}");
 }
 
+/// The only way to a registry: who asks for manifests waits here until it is opened.
+struct Gate {
+    host: String,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    asked: Mutex<BTreeSet<String>>,
+    open: AtomicBool,
+}
+
+impl Gate {
+    fn before(registry: &Registry) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let host = listener.local_addr().expect("an address").to_string();
+        let (registry, seen) = (registry.host.clone(), Arc::<Seen>::default());
+        let for_all = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (registry, seen) = (registry.clone(), Arc::clone(&for_all));
+                std::thread::spawn(move || pass(client, &registry, &seen));
+            }
+        });
+        Self { host, seen }
+    }
+
+    /// Images whose manifests were asked for.
+    fn asked(&self) -> usize {
+        self.seen.asked.lock().expect("the names").len()
+    }
+}
+
+/// Passes requests on, which have no bodies, and answers back.
+fn pass(client: TcpStream, registry: &str, seen: &Seen) -> io::Result<()> {
+    let mut server = TcpStream::connect(registry)?;
+    let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut answers, &mut back);
+        let _ = back.shutdown(Shutdown::Both);
+    });
+    for line in BufReader::new(client).split(b'\n') {
+        let line = line?;
+        let text = String::from_utf8_lossy(&line);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        if let [_, path, "HTTP/1.1"] = words[..]
+            && let Some((name, _)) = path.split_once("/manifests/")
+        {
+            seen.asked.lock().expect("the names").insert(name.to_owned());
+            while !seen.open.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        server.write_all(&[&line[..], b"\n"].concat())?;
+    }
+    server.shutdown(Shutdown::Both)
+}
+
+async fn no_more_images_are_pulled_at_once_than_the_node_allows(host: &Host) {
+    let Some(registry) = Registry::start(false) else { return };
+    let gate = Gate::before(&registry);
+    let rates = Rates { parallel: Some(2), ..Rates::default() };
+    let builder = host.builder().insecure_registry(&gate.host).config(move |c| c.images.rates = rates);
+    let node = builder.start().await.expect("start the node");
+    let names = ["busybox", "nginx", "pause"];
+    let images = names.map(|name| format!("{}/podstead/{name}:1", gate.host));
+    for (name, image) in names.iter().zip(&images) {
+        node.apply(name, &from(name, image, "IfNotPresent")).expect("apply");
+    }
+    let two = async {
+        while gate.asked() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, two).await.expect("two are pulled beside each other");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(gate.asked(), 2, "the third waits for its turn");
+    gate.seen.open.store(true, Ordering::Relaxed);
+    let all = async {
+        for image in &images {
+            let spec = ImageSpec::from(image.as_str());
+            while node.runtime().image(&spec).await.expect("look").is_none() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("all are pulled");
+    for name in names {
+        node.remove(name).expect("remove");
+    }
+    node.empty().await.expect("nothing is left");
+    for image in &images {
+        let _ = node.runtime().remove_image(&ImageSpec::from(image.as_str())).await;
+    }
+}
+
 async fn an_image_that_a_pod_brought_and_nobody_uses_makes_room(host: &Host) {
     let Some(registry) = Registry::start(false) else { return };
     let node = node(host, &registry).await;
@@ -178,9 +281,9 @@ async fn an_image_that_a_pod_brought_and_nobody_uses_makes_room(host: &Host) {
     pod.running().await.expect("runs");
     let runtime = Arc::clone(node.runtime_arc());
     let memory = Arc::new(Memory::open(&node.config().root_dir));
-    let full = Policy { high: 1, low: 0, min_age: std::time::Duration::ZERO, ..Policy::default() };
+    let full = Policy { high: 1, low: 0, min_age: Duration::ZERO, ..Policy::default() };
     let collector = Collector::new(runtime, memory, full);
-    let at = |seconds| Time::now() + std::time::Duration::from_secs(seconds);
+    let at = |seconds| Time::now() + Duration::from_secs(seconds);
     let spec = ImageSpec::from(brought.as_str());
     let done = collector.collect(&[], at(0)).await.expect("collect");
     assert!(done.wanted > 0 && done.removed.is_empty(), "a container has it: {done:?}");

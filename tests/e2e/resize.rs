@@ -180,6 +180,8 @@ async fn a_resize_goes_on_where_a_killed_agent_left_it(host: &Host) {
     std::fs::write(sizes.join("c"), format!("{}\n{was}\n{doubt}\n", first.id)).expect("the container's note");
     std::fs::write(sizes.join(".pod"), format!("\n{was}\n{doubt}\n")).expect("the pod's note");
     node.apply("left", &manifest("128Mi")).expect("apply");
+    // Until the file rests, the next agent would go by the last good one, and back to its size.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     node.restart_agent().await.expect("restart the agent");
     let grown = of_limits(&node.pod("left"), both(128 << 20, 20_000)).await;
     assert_eq!(grown.id, first.id);

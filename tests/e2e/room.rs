@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use podstead::node::facts;
 use podstead::testing::{Node, PodHandle};
+use podstead_runtime::Container;
 
 use crate::support::{BINARY, Host, on_both};
 
@@ -33,6 +34,21 @@ fn manifest(name: &str, spec: &str, container: &str) -> String {
          image: localhost/podstead/busybox:1\n    command: [/bin/sh, -c, \"trap 'exit 0' TERM; while :; do sleep 0.1; \
          done\"]\n    {container}\n"
     )
+}
+
+/// A pod that does not end before its grace is over.
+fn stubborn(manifest: &str) -> String {
+    manifest
+        .replace("trap 'exit 0' TERM", "trap '' TERM")
+        .replace("terminationGracePeriodSeconds: 2", "terminationGracePeriodSeconds: 5")
+}
+
+/// Waits until the second pod runs: only after the first has ended may it have what that had.
+async fn takes_over(second: &PodHandle<'_>, first: &PodHandle<'_>) {
+    let runs = second.until("it runs", |_, all| all.iter().any(Container::is_running).then_some(()));
+    runs.await.expect("it starts by itself");
+    let left = first.see().await.expect("see").map(|(_, all)| all).unwrap_or_default();
+    assert!(!left.iter().any(Container::is_running), "before the other has ended: {left:?}");
 }
 
 fn asking(name: &str, spec: &str, cpu: &str) -> String {
@@ -75,7 +91,8 @@ async fn prints(node: &Node, args: &[&str], words: &[&str]) -> String {
 
 async fn a_pod_that_does_not_fit_starts_when_another_ends(host: &Host) {
     let mut node = node(host).await;
-    node.apply("first", &asking("first", "", "700m")).expect("apply").running().await.expect("it runs");
+    let first = stubborn(&asking("first", "", "700m"));
+    node.apply("first", &first).expect("apply").running().await.expect("it runs");
     let first = node.pod("first");
     let second = node.apply("second", &asking("second", "", "500m")).expect("apply");
     let (phase, message) = shown(&node, &second, "OutOfcpu").await;
@@ -97,14 +114,19 @@ async fn a_pod_that_does_not_fit_starts_when_another_ends(host: &Host) {
     let second = node.pod("second");
     shown(&node, &second, "OutOfcpu").await;
     assert_eq!(node.pod("first").container("c").await.expect("it").id, before, "what runs keeps its place");
+    // While it ends, there comes an agent that never heard of its manifest: it counts it as well.
     node.remove("first").expect("remove");
-    second.running().await.expect("it starts by itself");
+    let mut view = node.view().expect("an agent");
+    let leaves = view.wait_for(|view| !view.plan.leaving.is_empty());
+    drop(tokio::time::timeout(Duration::from_secs(30), leaves).await.expect("it ends").expect("a loop"));
+    node.restart_agent().await.expect("restart");
+    takes_over(&node.pod("second"), &node.pod("first")).await;
 }
 
 async fn a_port_of_the_node_is_one_pods_at_a_time(host: &Host) {
     let node = node(host).await;
     let ports = "ports: [{containerPort: 48231}]";
-    let first = node.apply("first", &manifest("first", "", ports)).expect("apply");
+    let first = node.apply("first", &stubborn(&manifest("first", "", ports))).expect("apply");
     first.running().await.expect("it runs");
     let second = node.apply("second", &manifest("second", "", ports)).expect("apply");
     let (_, message) = shown(&node, &second, "NodePorts").await;
@@ -112,7 +134,7 @@ async fn a_port_of_the_node_is_one_pods_at_a_time(host: &Host) {
     assert_eq!(message, format!("Pod was rejected: {words}"));
     assert!(second.see().await.expect("see").is_none(), "nothing of it is made");
     node.remove("first").expect("remove");
-    second.running().await.expect("it starts when the port is free");
+    takes_over(&second, &first).await;
 }
 
 async fn a_pod_for_another_node_is_refused_and_one_for_this_node_runs(host: &Host) {

@@ -112,7 +112,10 @@ fn is_kept(file: &FileReport) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_done_to_its_file_a_healthy_pod_stays_or_is_replaced_once() {
-    let node = Host::direct().node().await;
+    // Looked at all the time, so that every half-way state is seen.
+    let often = Duration::from_millis(100);
+    let builder = Host::direct().builder().config(move |config| config.sources.file_check_frequency = often);
+    let node = Host::direct().started(builder).await;
     let dir = node.manifest("x").parent().expect("a directory").to_path_buf();
     let file = node.manifest("a");
     let version = |version| marked(&node, "a", version);

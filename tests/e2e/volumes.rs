@@ -329,6 +329,17 @@ echo done; sleep 1000";
     assert!(log.starts_with(expected), "{log}");
     assert!(log.lines().any(|l| l.split(' ').any(|g| g == "4711") && l.starts_with('0')), "{log}");
     assert_eq!(std::fs::metadata(&data).expect("there").gid(), 0, "host paths are not touched");
+    // Volumes that are new are the group's by either policy.
+    for policy in ["Always", "OnRootMismatch"] {
+        let spec = format!(
+            "securityContext: {{fsGroup: 4711, fsGroupChangePolicy: {policy}}}\nvolumes: [{{name: e, emptyDir: {{}}}}]"
+        );
+        let name = policy.to_lowercase();
+        let script = "touch /e/f; stat -c '%g %a' /e /e/f\necho done; sleep 1000";
+        let mounts = "\nvolumeMounts: [{name: e, mountPath: /e}]";
+        let pod = node.apply(&name, &manifest(&name, &spec, mounts, script)).expect("apply");
+        has(&said(&pod).await, &["4711 2777", "4711 644"]);
+    }
 }
 
 /// A tmpfs of the test's own on the node.
