@@ -7,7 +7,7 @@ use podstead_runtime::{CgroupDriver, LinuxResources};
 use tokio::sync::watch;
 
 use super::cgroup::{CgroupError, Cgroups};
-use super::systemd;
+use super::{facts, systemd};
 use crate::plan::Desired;
 use crate::pod::resources::{QosClass, shares};
 use crate::pod::{NodeFacts, identity};
@@ -22,6 +22,22 @@ pub struct Allocatable {
     pub memory: i64,
     /// Processes; 0 for no limit.
     pub pids: i64,
+}
+
+impl Allocatable {
+    /// What the node leaves: all of it but what is kept back. Memory and processes are limited only where something is.
+    pub fn of(node: &NodeFacts) -> Self {
+        let kept = |resource: &str| node.reserved.kept(resource);
+        let left = |resource: &str, capacity: i64| capacity.saturating_sub(kept(resource)).max(1);
+        let limit = |resource: &str, capacity: i64| {
+            if kept(resource) > 0 && capacity > 0 { left(resource, capacity) } else { 0 }
+        };
+        Self {
+            cpu: left("cpu", node.cpu_capacity),
+            memory: limit("memory", node.memory_capacity),
+            pids: limit("pid", facts::process_capacity()),
+        }
+    }
 }
 
 /// The levels' limits, below the node's cgroup root: what the burstable pods request together, and least for those that
@@ -87,7 +103,21 @@ pub async fn keep(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::capacity::Reservations;
     use crate::plan::{Pod, Size};
+
+    #[test]
+    fn all_pods_together_have_what_is_not_kept_back() {
+        let kube =
+            [("cpu", 500), ("memory", 1 << 20), ("pid", 10)].map(|(name, n)| (name.to_owned(), n)).into();
+        let reserved = Reservations { kube, ..Reservations::default() };
+        let mut node =
+            NodeFacts { cpu_capacity: 2000, memory_capacity: 3 << 20, reserved, ..NodeFacts::default() };
+        let all = Allocatable::of(&node);
+        assert_eq!((all.cpu, all.memory, all.pids), (1500, 2 << 20, facts::process_capacity() - 10));
+        node.reserved = Reservations::default();
+        assert_eq!(Allocatable::of(&node), Allocatable { cpu: 2000, memory: 0, pids: 0 });
+    }
 
     #[test]
     fn a_level_has_what_its_pods_request_together() {
