@@ -365,7 +365,8 @@ async fn containers_of_a_pod_see_each_others_processes_where_asked(host: &Host) 
         assert_eq!(count, if share { "2" } else { "1" }, "{name}");
         if share {
             // Whoever may trace finds nothing of the node behind the namespace's first process.
-            let look = "readlink /proc/1/root && ls -a /proc/1/root/ && ! ls -d /proc/1/root/usr /proc/1/root/root";
+            let look =
+                "readlink /proc/1/root && ls -a /proc/1/root/ && ! ls -d /proc/1/root/usr /proc/1/root/root";
             let seen = pod.exec("two", &["/bin/sh", "-c", look]).await.expect("look");
             let said = String::from_utf8_lossy(&seen.stdout).into_owned();
             assert_eq!(seen.code, 0, "{said}{}", String::from_utf8_lossy(&seen.stderr));
