@@ -243,7 +243,7 @@ async fn drive<R: Runtime>(
     let (tell_probes, probed) = watch::channel(Input::default());
     let fed = probing::feed(Arc::clone(&node), view.subscribe(), tell_probes);
     let probes = probes.run(Arc::clone(&runtime), probed, from_probes::notes(&events));
-    let allocatable = Allocatable { cpu: node.cpu_capacity, ..Allocatable::default() };
+    let allocatable = Allocatable::of(&node);
     let levels = levels::keep(Arc::clone(&node), Arc::clone(&cgroups), allocatable, view.subscribe());
     let executor = Executor { runtime: Arc::clone(&runtime), node, cgroups, images, events: events.clone() };
     tokio::select! {

@@ -175,6 +175,9 @@ impl<R: Runtime> Executor<R> {
         if !pod.spec.as_ref().is_some_and(security::has_users) {
             return Ok(None);
         }
+        if !self.node.security.user_namespaces {
+            return Err(config("the runtime does not support user namespaces (`hostUsers: false`)"));
+        }
         let (node, uid) = (Arc::clone(&self.node), identity::identity(pod).uid);
         blocking(move || userns::of_pod(&node, &uid).map(Some).map_err(host)).await
     }

@@ -88,15 +88,15 @@ pub async fn keep<R: Runtime>(
         if node.runtime.is_empty() {
             node.runtime = runtime.version().await.map(|v| v.name).unwrap_or_default();
         }
-        let bytes = {
-            let view = view.borrow_and_update();
-            let mut pods = report::pods(&view, &node);
-            dated(&mut pods, &conditions);
-            conditions = all_conditions(&pods);
-            let room = source.look(&view.plan);
-            let (node, error) = (node.name.clone(), view.error.clone());
-            serde_json::to_vec(&Published { node, room, pods, error }).unwrap_or_default()
-        };
+        // Nothing that may hang is done while the loop could wait for it.
+        let now = view.borrow_and_update().clone();
+        let mut pods = report::pods(&now, &node);
+        dated(&mut pods, &conditions);
+        conditions = all_conditions(&pods);
+        let (looked, plan) = (source.clone(), Arc::clone(&now.plan));
+        let room = tokio::task::spawn_blocking(move || looked.look(&plan)).await.unwrap_or_default();
+        let published = Published { node: node.name.clone(), room, pods, error: now.error };
+        let bytes = serde_json::to_vec(&published).unwrap_or_default();
         if bytes != last {
             let (path, copy) = (path.clone(), bytes.clone());
             let write = tokio::task::spawn_blocking(move || files::write_atomically(&path, &copy, 0o600));

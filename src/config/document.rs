@@ -65,7 +65,9 @@ impl Given {
             Self::Many(texts) => texts.clone(),
             Self::Keyed(pairs) if kind == Kind::Headers => {
                 let each = |(key, values): (&String, &Vec<String>)| {
-                    values.iter().map(|value| format!("{key}:{value}")).collect::<Vec<_>>()
+                    // The flag parts its values at commas, the field does not.
+                    let whole = |value: &String| value.replace(',', COMMA);
+                    values.iter().map(|value| format!("{key}:{}", whole(value))).collect::<Vec<_>>()
                 };
                 pairs.iter().flat_map(each).collect()
             }
@@ -76,6 +78,9 @@ impl Given {
         }
     }
 }
+
+/// Stands for a comma in a header's value on its way from a file; no header can have it.
+pub(super) const COMMA: &str = "\u{1f}";
 
 struct Reader<'r, O> {
     refusals: &'r mut Refusals,

@@ -1,8 +1,10 @@
 //! What every flag has in the end, and who said it. Pure.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use clap::Command;
+use reqwest::Url;
 use serde::Serialize;
 
 use super::fields;
@@ -22,6 +24,9 @@ pub struct Effective {
     pub values: Vec<String>,
     /// Who said it.
     pub from: Origin,
+    /// Tells whether it is another value, also where it is masked; stands nowhere.
+    #[serde(skip)]
+    pub mark: u64,
 }
 
 /// Flags whose values hold secrets behind a `:`.
@@ -37,10 +42,13 @@ pub fn effective(command: &Command, layers: &Layers) -> Vec<Effective> {
     let one = |arg: &clap::Arg| {
         let flag = arg.get_long()?.to_owned();
         let raw = matches.try_get_raw(arg.get_id().as_str()).ok()?;
-        let values = raw.into_iter().flatten().map(|value| masked(&flag, &value.to_string_lossy()));
+        let raw: Vec<_> = raw.into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+        let mut hasher = DefaultHasher::new();
+        raw.hash(&mut hasher);
+        let values = raw.iter().map(|value| masked(&flag, value));
         let from = layers.origins.get(&flag).cloned().unwrap_or(Origin::Default);
         let field = fields::of_flag(&flag).map(|field| field.path);
-        Some(Effective { values: values.collect(), field, from, flag })
+        Some(Effective { values: values.collect(), field, from, mark: hasher.finish(), flag })
     };
     shown.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")).filter_map(one).collect()
 }
@@ -51,14 +59,16 @@ fn masked(flag: &str, value: &str) -> String {
         let name = value.split_once(':').map_or("", |(name, _)| name);
         return format!("{name}:***");
     }
-    if URLS.contains(&flag)
-        && let Some((scheme, rest)) = value.split_once("://")
-        && let Some((_, host)) = rest.split('/').next().and_then(|authority| authority.rsplit_once('@'))
-    {
-        let path = rest.find('/').map_or("", |at| &rest[at..]);
-        return format!("{scheme}://***@{host}{path}");
+    if !URLS.contains(&flag) || value.is_empty() {
+        return value.to_owned();
     }
-    value.to_owned()
+    // What cannot be parted is not shown at all.
+    let Ok(mut url) = Url::parse(value) else { return "***".to_owned() };
+    if url.username().is_empty() && url.password().is_none() {
+        return value.to_owned();
+    }
+    let masked = url.set_username("***").and_then(|()| url.set_password(None));
+    masked.map_or_else(|()| "***".to_owned(), |()| url.to_string())
 }
 
 /// Who said what the flags in an error's text have, the command line left out: `FILE:LINE (field)`.

@@ -41,8 +41,13 @@ pub enum BadWord {
     #[error("{0}")]
     Quotes(&'static str),
     /// No flag.
-    #[error("{0:?} is no flag; flags begin with -- and are one word with their value, or two")]
-    NoFlag(String),
+    #[error("word {at}{} is no flag; flags begin with --, and a value with blanks stands in quotes", after.as_ref().map(|flag| format!(", after --{flag},")).unwrap_or_default())]
+    NoFlag {
+        /// Its place in the line, from 1. The word itself may be the end of a secret.
+        at: usize,
+        /// The flag before it.
+        after: Option<String>,
+    },
     /// A flag that nobody knows.
     #[error("unknown flag --{name}{}", near.as_ref().map(|near| format!(", did you mean --{near}?")).unwrap_or_default())]
     Unknown {
@@ -95,12 +100,16 @@ impl<'c> Known<'c> {
     pub fn line(&self, line: &str, origin: &Origin) -> Result<(Vec<Word>, Vec<Idle>), BadWord> {
         let (mut flags, mut idle) = (Vec::new(), Vec::new());
         let mut words = words::split(line).map_err(BadWord::Quotes)?.into_iter();
+        let (mut at, mut after) = (0, None::<String>);
         while let Some(word) = words.next() {
-            let Some((name, value)) = part(&word) else { return Err(BadWord::NoFlag(word)) };
+            at += 1;
+            let Some((name, value)) = part(&word) else { return Err(BadWord::NoFlag { at, after }) };
+            after = Some(name.clone());
             let Some(meaning) = self.meaning(&name) else { return Err(self.unknown(&name)) };
             let value = match value {
                 Some(value) => value,
                 None if meaning.wants_value() => {
+                    at += 1;
                     words.next().ok_or_else(|| BadWord::NoValue(name.clone()))?
                 }
                 None => "true".to_owned(),
@@ -240,8 +249,8 @@ mod tests {
             ("--nonsense", "unknown flag --nonsense"),
             ("--cluster-dns", "--cluster-dns needs a value"),
             ("--kubeconfig", "--kubeconfig needs a value"),
-            ("--register-node true", "\"true\" is no flag"),
-            ("-x", "\"-x\" is no flag"),
+            ("--register-node true", "word 2, after --register-node, is no flag"),
+            ("-x", "word 1 is no flag"),
             ("--a='", "not closed"),
         ] {
             let bad = line(text).unwrap_err();

@@ -153,7 +153,7 @@ fn a_wrong_value_is_laid_at_the_door_of_who_said_it() {
             "@/env:2 KUBELET_ARGS: unknown flag --clusterdns, did you mean --cluster-dns?",
         ),
         ("podstead run --env-file @/env2", "@/env2:1 KUBELET_ARGS: --cluster-dns: invalid value 'x'"),
-        ("podstead run --env-file @/env3", "@/env3:1: \"nonsense\" is no assignment"),
+        ("podstead run --env-file @/env3", "@/env3:1: no assignment"),
         ("podstead run --config-dir @/d", "@/d/a.conf:3: registryPullQPS: "),
         ("podstead run --config @/none", "cannot read @/none: No such file"),
         ("podstead run --config-dir @/none", "cannot read @/none: No such file"),

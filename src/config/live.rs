@@ -66,10 +66,12 @@ pub struct Change {
 
 /// What is not as it was, in the order of the flags.
 pub fn changes(was: &[Effective], now: &[Effective]) -> Vec<Change> {
-    let before = |flag: &str| was.iter().find(|old| old.flag == flag).map(|old| old.values.clone());
     let changed = now.iter().filter_map(|new| {
-        let was = before(&new.flag).unwrap_or_default();
-        let same = was == new.values || PLACES.contains(&new.flag.as_str());
+        let old = was.iter().find(|old| old.flag == new.flag);
+        // Two values that are masked look the same.
+        let unchanged = old.is_some_and(|old| old.values == new.values && old.mark == new.mark);
+        let was = old.map(|old| old.values.clone()).unwrap_or_default();
+        let same = unchanged || PLACES.contains(&new.flag.as_str());
         (!same).then(|| Change {
             flag: new.flag.clone(),
             was,
@@ -87,7 +89,7 @@ mod tests {
 
     fn have(flag: &str, value: &str) -> Effective {
         let values = value.split_whitespace().map(str::to_owned).collect();
-        Effective { flag: flag.into(), field: None, values, from: Origin::Default }
+        Effective { flag: flag.into(), field: None, values, from: Origin::Default, mark: 0 }
     }
 
     #[test]

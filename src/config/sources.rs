@@ -10,6 +10,7 @@ use minisign_verify::PublicKey;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
+use super::document::COMMA;
 use super::{ConfigError, absolute, duration};
 use crate::manifest::{UrlConfig, Waivers};
 
@@ -202,7 +203,7 @@ impl SourceFlags {
             for (name, value) in pairs {
                 let parsed: HeaderName =
                     name.parse().map_err(|_| bad("has a name that is no header's; it must be name:value"))?;
-                let mut value = HeaderValue::from_str(&value)
+                let mut value = HeaderValue::from_str(&value.replace(COMMA, ","))
                     .map_err(|_| bad(&format!("{parsed}: the value cannot be sent")))?;
                 value.set_sensitive(true);
                 headers.append(parsed, value);

@@ -87,11 +87,11 @@ pub fn environment(text: &str) -> Result<Vec<Assignment>, BadLine> {
         let bad = |why: String| BadLine { line: at + 1, why };
         let begin = begin.strip_prefix("export ").unwrap_or(begin).trim_start();
         let Some((name, first)) = begin.split_once('=') else {
-            return Err(bad(format!("{begin:?} is no assignment: NAME=VALUE")));
+            return Err(bad("no assignment: NAME=VALUE".to_owned()));
         };
         let name = name.trim_end();
         if !is_name(name) {
-            return Err(bad(format!("{name:?} is no name of a variable")));
+            return Err(bad("what stands before = is no name of a variable".to_owned()));
         }
         let mut value = first.trim().to_owned();
         let value = loop {

@@ -69,12 +69,12 @@ impl Merger {
     }
 
     /// Takes what a source knows now, publishes the table if that changed, and answers the files that lost a pod to
-    /// another file.
-    pub(crate) fn update(&self, slot: Slot, part: Part) -> BTreeSet<PathBuf> {
+    /// another file; `None` while that is not known, because another source has said nothing yet.
+    pub(crate) fn update(&self, slot: Slot, part: Part) -> Option<BTreeSet<PathBuf>> {
         let mut state = self.lock();
         state.parts[slot as usize] = Some(part);
         if (0..2).any(|n| state.expected[n] && state.parts[n].is_none()) {
-            return BTreeSet::new();
+            return None;
         }
         let (table, owners, lost) = settle(&state);
         state.owners = owners;
@@ -85,7 +85,7 @@ impl Merger {
             }
             changed
         });
-        lost
+        Some(lost)
     }
 }
 

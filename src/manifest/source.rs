@@ -52,6 +52,9 @@ pub(crate) struct Source {
     ignored: BTreeMap<PathBuf, &'static str>,
     seen: Seen,
     ready: bool,
+    /// Files whose last good version is not accepted any more: what runs of them is not known, so nothing is removed until
+    /// they are good, gone or disabled.
+    doubtful: BTreeSet<PathBuf>,
     unsaved: Unsaved,
 }
 
@@ -75,6 +78,7 @@ impl Source {
             ignored: BTreeMap::new(),
             seen: Seen::default(),
             ready: false,
+            doubtful: BTreeSet::new(),
             unsaved: Unsaved::new(),
         };
         match store.load() {
@@ -108,7 +112,8 @@ impl Source {
                 }
                 Err(errors) => {
                     let error = errors.first().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(file = %file.display(), error, "its last good version is not accepted any more");
+                    tracing::warn!(file = %file.display(), error, "its last good version is not accepted any more; nothing is removed until the file is good or gone");
+                    self.doubtful.insert(file);
                 }
             }
         }
@@ -133,7 +138,7 @@ impl Source {
         }
         let again = self.read_all(&lists, reading);
         let waiting = self.files.values().any(|t| t.candidate.is_some() && t.good.is_none());
-        self.ready |= !waiting && self.places.iter().all(|place| place.read);
+        self.ready |= !waiting && self.doubtful.is_empty() && self.places.iter().all(|place| place.read);
         (self.part(), again)
     }
 
@@ -166,6 +171,12 @@ impl Source {
             .filter(|path| !names.contains(*path) && self.can_be_missing(path, lists))
             .cloned()
             .collect();
+        let gone = |path: &PathBuf| !names.contains(path) && self.can_be_missing(path, lists);
+        let gone: Vec<PathBuf> = self.doubtful.iter().filter(|path| gone(path)).cloned().collect();
+        for path in gone {
+            self.doubtful.remove(&path);
+            self.unsaved.insert(path, None);
+        }
         for path in missing {
             sooner(self.missing(&path, reading.now));
         }
@@ -225,6 +236,7 @@ impl Source {
                     tracing::warn!(file = %path.display(), kept = tracked.good.is_some(), error = complaint, "manifest refused");
                 }
                 if tracked.is_disabled() {
+                    self.doubtful.remove(path);
                     self.unsaved.insert(path.to_path_buf(), None);
                 }
                 return None;
@@ -255,6 +267,7 @@ impl Source {
             Ok(pods) => {
                 tracing::info!(file = %path.display(), pods = pods.len(), "manifest accepted");
                 tracked.accept(hash, pods, bytes, now);
+                self.doubtful.remove(path);
             }
             Err(refusals) => {
                 let errors = texts(&refusals);

@@ -86,7 +86,9 @@ impl Worker {
             let hints = |path: &std::path::Path| self.mailbox.hint(path);
             let (part, again) = source.scan(Reading { now: Now::read(), hints: &hints, full });
             let lost = self.merger.update(Slot::Files, part);
-            source.take_fresh(&lost);
+            if let Some(lost) = lost {
+                source.take_fresh(&lost);
+            }
             let took = begun.elapsed();
             self.save(&mut source, false);
             let mut timeout = (begun + self.period.get()).saturating_duration_since(Instant::now());

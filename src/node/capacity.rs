@@ -75,11 +75,16 @@ impl Reservations {
                 "ephemeral-storage" => self.storage.of(*amount),
                 _ => 0,
             };
-            let of = |table: &Amounts| table.get(name).copied().unwrap_or(0);
-            let kept = of(&self.kube).saturating_add(of(&self.system)).saturating_add(free);
+            let kept = self.kept(name).saturating_add(free);
             (name.clone(), amount.saturating_sub(kept).max(0))
         };
         capacity.iter().map(left).collect()
+    }
+
+    /// What is kept back of a resource; thresholds are no part of it.
+    pub fn kept(&self, resource: &str) -> i64 {
+        let of = |table: &Amounts| table.get(resource).copied().unwrap_or(0);
+        of(&self.kube).saturating_add(of(&self.system))
     }
 
     /// What the machine has now: pools of large pages, processors and file systems change while the agent runs.

@@ -45,6 +45,13 @@ pub fn cpu_capacity() -> i64 {
     i64::try_from(table.lines().filter(is_one).count()).unwrap_or(0).saturating_mul(1000)
 }
 
+/// Processes and threads that the node can have at once; 0 where it cannot be told.
+pub fn process_capacity() -> i64 {
+    let read = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<i64>().ok();
+    let all = [read("/proc/sys/kernel/pid_max"), read("/proc/sys/kernel/threads-max")];
+    all.into_iter().flatten().min().unwrap_or(0)
+}
+
 /// Size in bytes of the file system that holds a path; 0 where it cannot be told.
 pub fn storage_capacity(path: &Path) -> i64 {
     let found = rustix::fs::statvfs(path);

@@ -12,6 +12,7 @@ use super::init;
 use super::mutant::{Mutant, planted};
 use super::need::{self, Need, need};
 use super::reason::{Reason, WaitReason};
+use super::room::Refusal;
 use super::round::{self, ROUND};
 use super::size;
 use super::teardown::{self, INIT, SIDECAR};
@@ -155,11 +156,20 @@ fn make(draft: &mut Draft<'_>, new: &New<'_>, view: &View<'_>, because: Reason) 
         image_id: image_id.clone().unwrap_or_default(),
         annotations: annotations(new),
     };
-    if draft.failed_lately(&create) || unprepared(draft) || size::cramped(draft, new.pod, view) {
+    // A pod that keeps its sandbox may have been edited to what the node refuses. Room and labels keep nothing that is here
+    // from starting again.
+    if let Some(refusal) = new.pod.refused.clone().filter(Refusal::protects) {
+        return draft.wait(Some(name), WaitReason::Refused(refusal), None);
+    }
+    if draft.failed_lately(&create) || unprepared(draft) {
         return;
     }
     if image_id.is_some() {
-        return draft.step(create, because);
+        // Only now: while an image is awaited the pod's cgroup would go up and down.
+        if !size::cramped(draft, new.pod, view) {
+            draft.step(create, because);
+        }
+        return;
     }
     let image = new.container.image.clone();
     let ensure =
@@ -190,6 +200,9 @@ fn annotations(new: &New<'_>) -> BTreeMap<String, String> {
     ]);
     if !new.container.frame.is_empty() {
         all.insert(size::FRAME.to_owned(), new.container.frame.clone());
+        if !new.container.context.is_empty() {
+            all.insert(size::CONTEXT.to_owned(), new.container.context.clone());
+        }
         all.insert(size::SIZE.to_owned(), new.container.size.to_string());
     }
     if new.round > 0 && !planted(Mutant::RoundForgotten) {

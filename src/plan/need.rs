@@ -90,6 +90,7 @@ pub(super) fn need<'a>(
         // The edit is likely the repair: its back-off is over.
         ContainerState::Exited { code, .. }
             if size::edited(container, last)
+                && change != Change::None
                 && (change == Change::Restart && policy(pod, container) != RestartPolicy::Never
                     || restarts(pod, container, *code, draft.observed.failed_a_probe(last))) =>
         {

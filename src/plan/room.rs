@@ -144,6 +144,19 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// Whether it keeps the node from what a container must not do there, and not only a pod from a place.
+    pub fn protects(&self) -> bool {
+        const PROTECTING: &[&str] = &[
+            "SysctlForbidden",
+            "AppArmor",
+            "SupplementalGroupsPolicyNotSupported",
+            "UserNamespacesNotSupported",
+        ];
+        PROTECTING.contains(&self.reason.as_str())
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pod was rejected: {}", self.message)

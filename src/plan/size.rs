@@ -16,6 +16,8 @@ use super::types::{ContainerPlan, Observed, Pod};
 
 /// Annotation of containers: the [frame](ContainerPlan::frame) they were made with.
 pub const FRAME: &str = "podstead.dev/frame";
+/// Annotation of containers: [`ContainerPlan::context`]; none for an empty one.
+pub const CONTEXT: &str = "podstead.dev/context";
 /// Annotation of containers: the [`Size`] they were made with.
 pub const SIZE: &str = "podstead.dev/size";
 
@@ -117,6 +119,10 @@ pub(super) fn change(observed: &Observed, container: &ContainerPlan, instance: &
     let Some(frame) = instance.annotations.get(FRAME) else {
         return if edited { Change::Definition } else { Change::None };
     };
+    let context = instance.annotations.get(CONTEXT).map_or("", String::as_str);
+    if context != container.context {
+        return Change::Definition;
+    }
     if edited && (*frame != container.frame || planted(Mutant::ResizeReplaces)) {
         return Change::Definition;
     }
@@ -199,7 +205,10 @@ fn is_beside(pod: &Pod, view: &View<'_>) -> bool {
 pub(super) fn cramped(draft: &mut Draft<'_>, pod: &Pod, view: &View<'_>) -> bool {
     let now = pods(draft.observed, draft.uid);
     let running = view.containers.iter().filter(|c| c.is_running());
-    let held = running.flat_map(|c| sizes(draft.observed, c));
+    // What has its size already is part of the pod's.
+    let fits = |c: &Container, sizes: &[Size]| pod.all().any(|p| p.name == c.name && sizes == [p.size]);
+    let held =
+        running.flat_map(|c| Some(sizes(draft.observed, c)).filter(|s| !fits(c, s)).unwrap_or_default());
     let room = now.iter().copied().chain(held).fold(pod.size, Size::max);
     if now.is_empty() || now == [room] {
         return false;

@@ -85,6 +85,8 @@ pub struct ContainerPlan {
     pub restarts_for_cpu: bool,
     /// The same of memory.
     pub restarts_for_memory: bool,
+    /// Changes with what the pod as a whole says of its containers; empty for nothing.
+    pub context: String,
     /// What it is in the pod's life.
     pub role: Role,
     /// Its own restart policy; the pod's if it has none.

@@ -6,6 +6,10 @@ use thiserror::Error;
 
 use super::{NodeFacts, security, selector};
 
+/// What is said to a pod that wants a node with other labels.
+pub const ANOTHER_NODE: &str =
+    "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+
 /// A pod that this node does not take.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
@@ -47,9 +51,7 @@ fn affinity(node: &NodeFacts, spec: &PodSpec) -> Result<(), Rejected> {
     if selector::wants(spec, &node.node_name, &node.labels) {
         return Ok(());
     }
-    let message =
-        "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
-    Err(Rejected { reason: "NodeAffinity", message })
+    Err(Rejected { reason: "NodeAffinity", message: ANOTHER_NODE.to_owned() })
 }
 
 /// A runtime that does not know user namespaces passes the wish over: the pod would be root on the node.

@@ -271,7 +271,8 @@ pub fn pod(spec: &PodSpec) -> LinuxResources {
 /// The same for a pod of this size, with all that the node limits besides.
 pub fn pod_cgroup(node: &NodeFacts, spec: &PodSpec, size: Size) -> LinuxResources {
     LinuxResources {
-        pids_limit: node.resources.pids_limit,
+        // Without a limit, one of before goes.
+        pids_limit: node.resources.pids_limit.or(Some(-1)),
         hugepages: huge_pages(&node.resources, |name| requests::pod_pages(spec, name)),
         ..limits(size)
     }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::node::capacity::{Amounts, Reservations, quantity};
-use crate::plan::{PODS, Plan};
+use crate::plan::{PODS, Plan, Room};
+use crate::quantity::Amount;
 
 /// What a node is and has, amounts as Kubernetes writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,18 @@ pub struct NodeRoom {
     pub allocatable: BTreeMap<String, String>,
     /// What those that have a place have asked for.
     pub requested: BTreeMap<String, String>,
+}
+
+impl NodeRoom {
+    /// The room that pods have together, as the decision counts it.
+    pub fn allocatable(&self) -> Room {
+        let amount = |(resource, text): (&String, &String)| {
+            let amount: Amount = text.parse().ok()?;
+            let number = if resource == "cpu" { amount.thousandths() } else { amount.whole() };
+            Some((resource.clone(), number))
+        };
+        Room(self.allocatable.iter().filter_map(amount).collect())
+    }
 }
 
 /// What it is told from.
@@ -87,5 +100,13 @@ mod tests {
         assert_eq!((seen.capacity["pods"].as_str(), seen.requested["pods"].as_str()), ("3", "2"));
         assert_eq!((seen.requested["cpu"].as_str(), seen.requested["memory"].as_str()), ("1250m", "1Ki"));
         assert_eq!(seen.requested["ephemeral-storage"], "0");
+    }
+
+    #[test]
+    fn what_is_published_can_be_counted_again() {
+        let amounts = [("cpu", 1500), ("memory", 3 << 30), ("pods", 110)].map(|(r, n)| (r.to_owned(), n));
+        let told = amounts.iter().map(|(resource, n)| (resource.clone(), quantity(resource, *n))).collect();
+        let room = NodeRoom { allocatable: told, ..NodeRoom::default() };
+        assert_eq!(room.allocatable(), Room(amounts.into()));
     }
 }

@@ -3,7 +3,11 @@
 use crate::cli::{command, ok, run, told};
 use crate::support::{Host, on_both};
 
-on_both!(a_plan_says_what_the_agent_then_does, a_plan_shows_what_cannot_be_read);
+on_both!(
+    a_plan_says_what_the_agent_then_does,
+    a_plan_says_for_whom_there_is_no_room,
+    a_plan_shows_what_cannot_be_read,
+);
 
 fn pod(name: &str, seconds: u32) -> String {
     format!(
@@ -63,6 +67,24 @@ async fn a_plan_says_what_the_agent_then_does(host: &Host) {
     std::fs::remove_file(node.manifest("two")).expect("remove");
     let shown = plan(&[&dir]);
     assert!(rows(&shown).contains(&row("stop", "two")) || !shown.contains("two"), "{shown}");
+}
+
+async fn a_plan_says_for_whom_there_is_no_room(host: &Host) {
+    let node = host.started(host.builder().config(|config| config.reserved.max_pods = 1)).await;
+    node.apply("one", &pod("one", 1000)).expect("apply").running().await.expect("it runs");
+    let dir = node.manifest("one").parent().expect("a directory").display().to_string();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = scratch.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path.display().to_string()
+    };
+    let two = file("two.yaml", &pod("two", 1));
+    let elsewhere = pod("far", 1).replace("  hostNetwork", "  nodeSelector: {disk: ssd}\n  hostNetwork");
+    let far = file("far.yaml", &elsewhere);
+    let shown = ok(&node, &["plan", "--into", &dir, &two, &far]);
+    assert_eq!(rows(&shown), [row("wait", "far"), row("keep", "one"), row("wait", "two")]);
+    assert!(shown.contains("capacity: 1") && shown.contains("node affinity/selector"), "{shown}");
 }
 
 async fn a_plan_shows_what_cannot_be_read(host: &Host) {

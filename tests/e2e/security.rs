@@ -346,12 +346,15 @@ async fn the_nodes_processes_and_ipc_are_seen_where_asked(host: &Host) {
     assert_eq!(shm[0].trim(), nodes.to_string(), "the node's /dev/shm");
 }
 
+/// Settings of a container that may trace others.
+const TRACER: &str = "securityContext: {capabilities: {add: [SYS_PTRACE]}}";
+
 async fn containers_of_a_pod_see_each_others_processes_where_asked(host: &Host) {
     let node = host.node().await;
     let script = "echo ready; exec sleep 1000";
     for (name, share) in [("shared", true), ("apart", false)] {
         let pod = format!("hostNetwork: true\n  shareProcessNamespace: {share}");
-        let text = manifest(name, &pod, &[("one", "tty: false"), ("two", "tty: false")], script);
+        let text = manifest(name, &pod, &[("one", "tty: false"), ("two", TRACER)], script);
         let pod = node.apply(name, &text).expect("apply");
         pod.running().await.expect("both run");
         for container in ["one", "two"] {
@@ -360,6 +363,14 @@ async fn containers_of_a_pod_see_each_others_processes_where_asked(host: &Host) 
         let count = pod.exec("one", &["/bin/sh", "-c", "ps -o args | grep -c '^sleep 1000'"]).await;
         let count = String::from_utf8_lossy(&count.expect("ps").stdout).trim().to_owned();
         assert_eq!(count, if share { "2" } else { "1" }, "{name}");
+        if share {
+            // Whoever may trace finds nothing of the node behind the namespace's first process.
+            let look =
+                "readlink /proc/1/root && ls -a /proc/1/root/ && ! ls -d /proc/1/root/usr /proc/1/root/root";
+            let seen = pod.exec("two", &["/bin/sh", "-c", look]).await.expect("look");
+            let said = String::from_utf8_lossy(&seen.stdout).into_owned();
+            assert_eq!(seen.code, 0, "{said}{}", String::from_utf8_lossy(&seen.stderr));
+        }
         pod.kill("one").await.expect("kill one");
         pod.exited("one").await.expect("it ends");
         assert!(pod.container("two").await.expect("the other").is_running(), "{name}: the other goes on");

@@ -4,13 +4,16 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use podstead::node::facts;
 use podstead::testing::{Node, PodHandle};
 
 use crate::support::{Host, on_both};
 
 on_both!(
     requests_and_limits_are_the_kernels,
+    what_is_kept_back_limits_all_pods_together,
     what_an_image_says_holds_where_the_manifest_is_silent,
     host_paths_are_made_or_must_be_what_is_said,
     the_end_of_a_pod_follows_no_link_out,
@@ -98,6 +101,35 @@ async fn requests_and_limits_are_the_kernels(host: &Host) {
     node.remove("some").expect("remove");
     node.remove("none").expect("remove");
     node.empty().await.expect("nothing is left, cgroups neither");
+}
+
+async fn what_is_kept_back_limits_all_pods_together(host: &Host) {
+    let keep = 1 << 30;
+    let builder = host.builder().config(move |config| {
+        config.reserved.kube.insert("memory".to_owned(), keep);
+    });
+    let node = host.started(builder).await;
+    let pod = node
+        .apply("kept", &manifest("kept", "", &[("c", "")], "echo ready; exec sleep 1000"))
+        .expect("apply");
+    pod.logged("c", |log| log == "ready\n").await.expect("runs");
+    let (dir, _) = cgroup_file(first_process(&pod).await, "memory", "memory.limit_in_bytes", "memory.max");
+    let all = dir.ancestors().find(|dir| dir.ends_with("kubepods")).expect("kubepods above it");
+    let limit = || {
+        let read = |file: &str| std::fs::read_to_string(all.join(file)).ok();
+        read("memory.max").or_else(|| read("memory.limit_in_bytes")).unwrap_or_default().trim().to_owned()
+    };
+    // The kernel counts whole pages.
+    let wanted = (facts::memory_capacity() - keep) / 4096 * 4096;
+    for _ in 0..100 {
+        if limit() == wanted.to_string() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(limit(), wanted.to_string(), "{}", all.display());
+    node.remove("kept").expect("remove");
+    node.empty().await.expect("nothing is left");
 }
 
 /// The number of the container's first process on the node.
@@ -300,7 +332,7 @@ async fn grpc_probes_ask_for_a_services_health(host: &Host) {
             break;
         }
         assert!(std::time::Instant::now() < deadline, "{told}");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let ready = |name: &str| crate::life::condition(&crate::life::shown(&node, name)["status"], "Ready");
     assert_eq!((&*ready("well-node"), &*ready("unknown-node")), ("True", "False"));

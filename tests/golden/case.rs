@@ -125,6 +125,9 @@ struct PlanIn {
     hash: String,
     #[serde(default)]
     frame: String,
+    /// What the pod as a whole says of it.
+    #[serde(default)]
+    context: String,
     #[serde(default)]
     size: String,
     /// `cpu`, `memory`: whose change restarts it.
@@ -162,6 +165,7 @@ impl PlanIn {
             image: format!("{}:1", self.name),
             hash: self.hash.clone(),
             frame: self.frame.clone(),
+            context: self.context.clone(),
             size: size(&self.size),
             restarts_for_cpu: self.restarts_for.iter().any(|r| r == "cpu"),
             restarts_for_memory: self.restarts_for.iter().any(|r| r == "memory"),

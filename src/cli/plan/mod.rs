@@ -18,8 +18,9 @@ use crate::backend::Backend;
 use crate::config::RuntimeFlags;
 use crate::manifest::{CONFIG_HASH, CONFIG_SEEN, Examination, FileState, Finding};
 use crate::node::facts;
-use crate::pod::NodeFacts;
+use crate::pod::{NodeFacts, admission, selector};
 use crate::probe::Verdicts;
+use crate::publish::NodeRoom;
 use crate::{desired, observe, plan};
 
 use outlook::{Outlook, Verdict};
@@ -55,12 +56,14 @@ pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<ExitCode> 
     let pods: Vec<Pod> = manifests.pods().iter().map(|pod| pod.pod.clone()).collect();
     let findings = manifests.findings();
     let refused = findings.iter().any(|f| f.report.is_bad());
+    let published = pods::published(flags);
+    let room = published.as_ref().map(|p| &p.room);
     let table = plan::Desired {
-        pods: pods.iter().map(|pod| (uid(pod), desired::planned(pod))).collect(),
+        pods: pods.iter().map(|pod| (uid(pod), wanted(pod, &node, room))).collect(),
         // An agent keeps the last good version of what it cannot read now.
         complete: !refused && !findings.iter().any(|f| matches!(f.report.state, FileState::Settling)),
-        // What there is room for depends on the agent's flags.
-        room: None,
+        // What there is room for depends on the agent's flags: without one, it is not foreseen.
+        room: room.map(NodeRoom::allocatable),
     };
     let facts = Arc::new(NodeFacts { root_dir: flags.root_dir.clone(), ..NodeFacts::default() });
     let runtime = Backend::look(flags).await?;
@@ -71,6 +74,17 @@ pub async fn run(flags: &RuntimeFlags, args: &Args) -> anyhow::Result<ExitCode> 
         format => output::data(format, &all)?,
     }
     Ok(if refused { 4.into() } else { ExitCode::SUCCESS })
+}
+
+/// A pod as it is wanted, with what the node's labels say to it; sysctls and the like are the agent's own affair.
+fn wanted(pod: &Pod, node: &str, room: Option<&NodeRoom>) -> plan::Pod {
+    let elsewhere =
+        |room: &&NodeRoom| pod.spec.as_ref().is_some_and(|spec| !selector::wants(spec, node, &room.labels));
+    let refused = room.filter(elsewhere).map(|_| plan::Refusal {
+        reason: "NodeAffinity".to_owned(),
+        message: admission::ANOTHER_NODE.to_owned(),
+    });
+    plan::Pod { refused, ..desired::planned(pod) }
 }
 
 fn uid(pod: &Pod) -> PodUid {
@@ -137,6 +151,7 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::Start => "start",
         Verdict::Replace => "replace",
         Verdict::Stop => "stop",
+        Verdict::Wait => "wait",
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Verdict {
     Change,
     /// It is new.
     Start,
+    /// It is new, and the node does not take it now.
+    Wait,
     /// Another of its name is ended first.
     Replace,
     /// It is ended.
@@ -53,10 +55,15 @@ pub fn outlook(desired: &Desired, observed: &Observed, now: Time) -> Vec<Outlook
             there.iter().find(|(other, full)| *other != uid && **full == name).map(|(other, _)| other);
         let steps = plan.steps.get(uid).map_or(&[][..], Vec::as_slice);
         let (verdict, why) = match (there.contains_key(uid), before) {
+            (true, _) if plan.preempted.contains(uid) => (
+                Verdict::Stop,
+                vec!["a critical pod needs its place; it comes back when there is room".to_owned()],
+            ),
             (true, _) => kept(steps),
             (false, Some(_)) => {
                 (Verdict::Replace, vec!["its manifest changed, or moved to another file".to_owned()])
             }
+            (false, None) if plan.refused.contains_key(uid) => (Verdict::Wait, refusal(&plan, uid)),
             (false, None) => (Verdict::Start, vec!["a manifest asks for it".to_owned()]),
         };
         let instead_of = before.filter(|_| verdict == Verdict::Replace).map(|uid| {
@@ -79,6 +86,11 @@ pub fn outlook(desired: &Desired, observed: &Observed, now: Time) -> Vec<Outlook
     }
     all.sort_by(|a, b| (&a.pod, a.verdict).cmp(&(&b.pod, b.verdict)));
     all
+}
+
+/// Why the node does not take the pod.
+fn refusal(plan: &plan::Plan, uid: &PodUid) -> Vec<String> {
+    plan.refused.get(uid).map(|refusal| refusal.message.clone()).into_iter().collect()
 }
 
 /// Pods of which the runtime has something, with their names.
@@ -140,6 +152,27 @@ mod tests {
     fn told(desired: &Desired, observed: &Observed) -> Vec<(String, Verdict, String)> {
         let all = outlook(desired, observed, Time::from_secs(2_000));
         all.into_iter().map(|o| (o.pod, o.verdict, o.why.join("; "))).collect()
+    }
+
+    #[test]
+    fn a_pod_without_room_waits_and_a_critical_one_takes_another_ones_place() {
+        let mut observed = Observed { snapshot: Snapshot::default(), ..Observed::default() };
+        running(&mut observed, "calm", "u1", "h");
+        let room = plan::Room([("pods".to_owned(), 1)].into());
+        let mut desired = Desired {
+            pods: [wanted("calm", "u1"), wanted("late", "u2")].into(),
+            complete: true,
+            room: Some(room),
+        };
+        let all = told(&desired, &observed);
+        assert_eq!((all[0].1, all[1].1), (Verdict::Keep, Verdict::Wait), "{all:?}");
+        assert!(all[1].2.contains("requested: 1, used: 1, capacity: 1"), "{all:?}");
+        if let Some(pod) = desired.pods.get_mut(&PodUid::from("u2")) {
+            pod.rank.critical = true;
+        }
+        let all = told(&desired, &observed);
+        assert_eq!(all[0].1, Verdict::Stop, "{all:?}");
+        assert!(all[0].2.contains("a critical pod needs its place"), "{all:?}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The HTTP client for a URL: whom it trusts, as whom it comes, and where it lets itself be sent. Reads the files of
 //! certificates.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+use std::{fmt, io};
 
 use reqwest::{Certificate, Client, Identity, Url, redirect};
+use tokio::io::AsyncReadExt as _;
 use tokio_rustls::rustls::crypto::ring;
 
 use super::UrlConfig;
@@ -43,10 +44,27 @@ pub(super) async fn current(config: &UrlConfig, made: Option<Made>) -> Result<Ma
     Ok(Made { from, client })
 }
 
+/// The largest file of credentials, in bytes.
+const LARGEST: u64 = 1 << 20;
+
 /// Reads a small file of credentials; errors name the flag and never the content.
 pub(super) async fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, FetchError> {
     let file = |cause: String| FetchError::File { flag, path: PathBuf::from(path), cause };
-    let bytes = tokio::fs::read(path).await.map_err(|error| file(error.to_string()))?;
+    let small = async {
+        let mut options = tokio::fs::OpenOptions::new();
+        let open = options
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)
+            .await?;
+        if !open.metadata().await?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        open.take(LARGEST + 1).read_to_end(&mut bytes).await?;
+        if bytes.len() as u64 > LARGEST { Err(io::Error::other("larger than 1 MiB")) } else { Ok(bytes) }
+    };
+    let bytes = small.await.map_err(|error| file(error.to_string()))?;
     if bytes.is_empty() { Err(file("the file is empty".into())) } else { Ok(bytes) }
 }
 

@@ -184,7 +184,8 @@ impl Source {
             self.save(Record { second: true, ..record.clone() }).await;
         }
         let lost = self.merger.update(Slot::Url, self.state.part());
-        if let Some(record) = fresh {
+        // While the other source has said nothing, the record claims nothing; the next answer is asked again.
+        if let Some((record, lost)) = fresh.zip(lost) {
             let second = lost.contains(std::path::Path::new(&self.state.name));
             if self.save(Record { second, ..record }).await {
                 self.state.saved();

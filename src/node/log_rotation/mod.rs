@@ -91,7 +91,7 @@ impl<R: Runtime> Rotator<R> {
                 continue;
             }
             pause = if grown { period } else { (pause.max(period) * 2).min(QUIET.max(period)) };
-            let exact = pause == period || pause < BRISK;
+            let exact = grown || pause < BRISK;
             let rested = tokio::select! {
                 rested = rest(pause, exact, &running, &mut view) => rested,
                 () = changed(&mut policies) => Rested::Others,

@@ -46,6 +46,10 @@ fn write(node: &NodeFacts, uid: &PodUid, name: &str, id: &str, sizes: &[Size]) -
 pub fn sizes(node: &NodeFacts, uid: &PodUid) -> Sizes {
     let mut all = Sizes::default();
     for entry in fs::read_dir(directory(node, uid)).into_iter().flatten().flatten() {
+        // A file that a killed agent was writing says nothing.
+        if entry.file_name() != POD && entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         let Ok(text) = fs::read_to_string(entry.path()) else { continue };
         let mut lines = text.lines();
         let id = lines.next().unwrap_or_default().to_owned();

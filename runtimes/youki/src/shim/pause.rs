@@ -8,9 +8,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::set_no_new_privs;
 
 use super::error::{Doing as _, Error, Result};
 use super::files::write_json;
@@ -109,7 +112,8 @@ pub(super) fn amid(users: &Path) -> ExitCode {
 fn inside_users() -> ExitCode {
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"podstead-pause");
-    if fcntl(0, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))).is_err() {
+    let secluded = seclude().is_ok();
+    if !secluded || fcntl(0, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))).is_err() {
         return ExitCode::FAILURE;
     }
     collect();
@@ -121,7 +125,7 @@ pub(super) fn inside(dir: &Path) -> ExitCode {
     if dir == Path::new("-") {
         return inside_users();
     }
-    match settle(dir) {
+    match settle(dir).and_then(|lock| seclude().map(|()| lock)) {
         Ok(_lock) => {
             tell(&Made::Created);
             collect();
@@ -147,6 +151,39 @@ fn settle(dir: &Path) -> Result<fs::File> {
     let state = State { pid, start_ticks: start_ticks(Pid::from_raw(pid))?, started_at: None };
     write_json(&dir.join(run::STATE), &state).doing(|| format!("write {}", dir.display()))?;
     Ok(lock)
+}
+
+/// Who the process becomes: nobody.
+const NOBODY: u32 = 65534;
+
+/// Leaves the node behind. Who of the pod may look into this process, or trace it, finds an empty root, no network and
+/// nobody's rights.
+fn seclude() -> Result<()> {
+    let place = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    unshare(place).doing(|| "leave the node's namespaces".into())?;
+    let none = None::<&str>;
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        // Covered in this namespace alone; a directory that every node has.
+        .and_then(|()| mount(Some("tmpfs"), "/proc", Some("tmpfs"), plain, Some("size=4k,mode=0555")))
+        .and_then(|()| chdir("/proc"))
+        .and_then(|()| pivot_root(".", "."))
+        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+        .and_then(|()| chdir("/"))
+        .and_then(|()| {
+            mount(none, "/", none, plain | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, none)
+        })
+        .doing(|| "leave the node's file systems".into())?;
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    setgroups(&[])
+        .and_then(|()| setresgid(group, group, group))
+        .and_then(|()| setresuid(user, user, user))
+        .doing(|| "become nobody".into())?;
+    set_no_new_privs(true).doing(|| "give up gaining privileges".into())?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "close this process to others".into())
 }
 
 /// Ends with TERM; the kernel then ends all of the namespace.
