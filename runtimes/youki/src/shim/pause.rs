@@ -18,7 +18,7 @@ use rustix::thread::set_no_new_privs;
 use super::error::{Doing as _, Error, Result};
 use super::files::write_json;
 use super::protocol::{Made, State, run};
-use super::serve::{lock, start_ticks, tell, whole_file};
+use super::serve::{lock, start_ticks, tell, tell_outcome, whole_file};
 use super::wait;
 use crate::launch::{Shim, shim_of};
 
@@ -35,16 +35,7 @@ pub(super) const AMID: &str = "sandbox-pause-amid";
 pub(super) fn main(dir: &Path) -> ExitCode {
     let users = dir.join(USERS);
     if users.is_symlink() {
-        return match of_users(dir, &users) {
-            Ok(()) => {
-                tell(&Made::Created);
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                tell(&Made::Failed(error.to_string()));
-                ExitCode::FAILURE
-            }
-        };
+        return tell_outcome(of_users(dir, &users));
     }
     let started = unshare(CloneFlags::CLONE_NEWPID).doing(|| "make a pid namespace".into()).and_then(|()| {
         let mut inside = Command::new("/proc/self/exe");

@@ -57,6 +57,20 @@ pub(super) fn tell(made: &Made) {
     }
 }
 
+/// Tells how the making went, and answers the exit code for it.
+pub(super) fn tell_outcome(outcome: Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => {
+            tell(&Made::Created);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tell(&Made::Failed(error.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 struct Shim {
     spec: ShimSpec,
     run_dir: PathBuf,

@@ -12,8 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Doing as _, Error, Result};
 use super::files::read_json;
-use super::protocol::Made;
-use super::serve::tell;
+use super::serve::tell_outcome;
 use crate::namespace::{self, Spec};
 
 /// First argument of the process that the namespaces are made around.
@@ -35,16 +34,7 @@ pub(crate) struct Order {
 
 /// Makes the namespaces that the directory's order asks for.
 pub(super) fn main(dir: &Path) -> ExitCode {
-    match make(dir) {
-        Ok(()) => {
-            tell(&Made::Created);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            tell(&Made::Failed(error.to_string()));
-            ExitCode::FAILURE
-        }
-    }
+    tell_outcome(make(dir))
 }
 
 fn make(dir: &Path) -> Result<()> {
