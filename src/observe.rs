@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use podstead_runtime::{Container, ContainerId, PodIdentity, Runtime, Snapshot};
 
+use crate::node::capacity::Amounts;
 use crate::plan;
 use crate::pod::{NodeFacts, files, resources};
 use crate::probe::{Verdict, Verdicts};
@@ -35,11 +36,11 @@ pub async fn observe<R: Runtime>(
     Ok(plan::Observed { snapshot, probed: probed(verdicts), ..host })
 }
 
-/// What there is on the node for all pods together, as it is now.
-pub async fn room(node: &Arc<NodeFacts>) -> plan::Room {
+/// What the node has, as it is now.
+pub async fn capacity(node: &Arc<NodeFacts>) -> Amounts {
     let node = Arc::clone(node);
-    let read = move || node.reserved.allocatable(&node.reserved.capacity(&node.root_dir));
-    plan::Room(tokio::task::spawn_blocking(read).await.unwrap_or_default())
+    let read = move || node.reserved.capacity(&node.root_dir);
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 /// What the decision is told of verdicts.

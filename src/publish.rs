@@ -88,13 +88,11 @@ pub async fn keep<R: Runtime>(
         if node.runtime.is_empty() {
             node.runtime = runtime.version().await.map(|v| v.name).unwrap_or_default();
         }
-        // Nothing that may hang is done while the loop could wait for it.
         let now = view.borrow_and_update().clone();
         let mut pods = report::pods(&now, &node);
         dated(&mut pods, &conditions);
         conditions = all_conditions(&pods);
-        let (looked, plan) = (source.clone(), Arc::clone(&now.plan));
-        let room = tokio::task::spawn_blocking(move || looked.look(&plan)).await.unwrap_or_default();
+        let room = source.look(&now.capacity, &now.plan);
         let published = Published { node: node.name.clone(), room, pods, error: now.error };
         let bytes = serde_json::to_vec(&published).unwrap_or_default();
         if bytes != last {

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use crate::events::from_steps;
 use crate::execute::{Context, Executor, Failed};
+use crate::node::capacity::Amounts;
 use crate::plan::{self, Action, JobId, Known, Observed, Plan};
 use crate::probe::Verdicts;
 use crate::{desired, observe};
@@ -49,6 +50,8 @@ pub struct View {
     pub plan: Arc<Plan>,
     /// Own memory.
     pub known: Arc<Known>,
+    /// What the node has.
+    pub capacity: Arc<Amounts>,
     /// When it was read.
     pub at: Time,
     /// Why the runtime could not be read; the rest is then of an earlier round.
@@ -191,14 +194,15 @@ impl<R: Runtime> Reconciler<R> {
             .map(|pod| (PodUid(pod.metadata.uid.clone().unwrap_or_default()), Arc::clone(pod)))
             .collect();
         let node = &self.executor.node;
-        let room = observe::room(node).await;
+        let capacity = Arc::new(observe::capacity(node).await);
+        let room = plan::Room(node.reserved.allocatable(&capacity));
         let table = desired::table(node, pods.values(), wanted.complete, room);
         self.take_manifests(&pods);
         let reading = self.jobs.observing();
         let mut observed =
             match observe::observe(&*self.executor.runtime, &self.executor.node, &table, verdicts).await {
                 Ok(observed) => observed,
-                Err(error) => return self.blind(&error),
+                Err(error) => return self.blind(&error, capacity),
             };
         if self.complained.take().is_some() {
             tracing::info!("the runtime answers again");
@@ -235,6 +239,7 @@ impl<R: Runtime> Reconciler<R> {
             observed: Arc::new(observed),
             plan: Arc::new(plan),
             known: Arc::new(self.known.clone()),
+            capacity,
             at: now,
             error: None,
         });
@@ -252,13 +257,13 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    fn blind(&mut self, error: &podstead_runtime::Error) -> Duration {
+    fn blind(&mut self, error: &podstead_runtime::Error, capacity: Arc<Amounts>) -> Duration {
         let text = error.to_string();
         if self.complained.as_ref() != Some(&text) {
             tracing::error!("cannot read the runtime, everything stays as it is: {text}");
             self.complained = Some(text.clone());
         }
-        self.view.send_modify(|view| view.error = Some(text));
+        self.view.send_modify(|view| (view.error, view.capacity) = (Some(text), capacity));
         if error.retry() == Retry::Never { RETRY * 10 } else { RETRY }
     }
 

@@ -1,9 +1,7 @@
-//! The node as pods see it, for the command line. Reads the machine's capacity, and touches nothing.
-
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+//! The node as pods see it, for the command line. Pure.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::node::capacity::{Amounts, Reservations, quantity};
@@ -44,7 +42,6 @@ pub struct Source {
     name: String,
     labels: BTreeMap<String, String>,
     reserved: Reservations,
-    root_dir: PathBuf,
 }
 
 impl Source {
@@ -54,14 +51,12 @@ impl Source {
             name: config.node_name.clone(),
             labels: config.labels.clone(),
             reserved: config.reserved.clone(),
-            root_dir: config.root_dir.clone(),
         }
     }
 
-    /// As it is now, with the pods that this plan has given a place.
-    pub fn look(&self, plan: &Plan) -> NodeRoom {
-        let capacity = self.reserved.capacity(&self.root_dir);
-        let allocatable = self.reserved.allocatable(&capacity);
+    /// With this capacity, and the pods that this plan has given a place.
+    pub fn look(&self, capacity: &Amounts, plan: &Plan) -> NodeRoom {
+        let allocatable = self.reserved.allocatable(capacity);
         let of = |resource: &String| {
             let claims = plan.placed.values().map(|claim| claim.of(resource));
             (resource.clone(), claims.fold(0_i64, i64::saturating_add))
@@ -71,7 +66,7 @@ impl Source {
         NodeRoom {
             name: self.name.clone(),
             labels: self.labels.clone(),
-            capacity: texts(&capacity),
+            capacity: texts(capacity),
             allocatable: texts(&allocatable),
             requested: texts(&requested),
         }
@@ -84,6 +79,8 @@ fn texts(amounts: &Amounts) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -92,11 +89,11 @@ mod tests {
             name: "n".into(),
             labels: BTreeMap::new(),
             reserved: Reservations { max_pods: 3, ..Reservations::default() },
-            root_dir: "/".into(),
         };
         let claim = |text: &str| text.parse().unwrap();
         let placed = [("a".into(), claim("cpu=500")), ("b".into(), claim("cpu=750 memory=1024"))].into();
-        let seen = source.look(&Plan { placed, ..Plan::default() });
+        let capacity = source.reserved.capacity(Path::new("/"));
+        let seen = source.look(&capacity, &Plan { placed, ..Plan::default() });
         assert_eq!((seen.capacity["pods"].as_str(), seen.requested["pods"].as_str()), ("3", "2"));
         assert_eq!((seen.requested["cpu"].as_str(), seen.requested["memory"].as_str()), ("1250m", "1Ki"));
         assert_eq!(seen.requested["ephemeral-storage"], "0");
