@@ -87,6 +87,20 @@ impl FromStr for Amount {
     }
 }
 
+/// Suffixes of 1024, as Kubernetes writes them.
+pub const BINARY: &[&str] = &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+
+/// A number in the largest of these units of 1024 that it is whole in: `2Mi`, `1Gi`, `100`.
+pub fn whole_in(mut number: i64, units: &[&str]) -> String {
+    let mut units = units.iter();
+    let mut unit = units.next().copied().unwrap_or_default();
+    while number != 0 && number % 1024 == 0 {
+        let Some(next) = units.next() else { break };
+        (number, unit) = (number / 1024, next);
+    }
+    format!("{number}{unit}")
+}
+
 fn clamp(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }

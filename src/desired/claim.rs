@@ -7,11 +7,9 @@ use podstead_runtime::{Time, labels};
 
 use crate::plan;
 use crate::pod::container::is_sidecar;
+use crate::pod::priority::is_critical;
 use crate::pod::requests;
 use crate::pod::resources::{self, QosClass};
-
-/// Priority from which a pod is critical.
-const CRITICAL: i32 = 2_000_000_000;
 
 /// What the pod takes: requests, and ports of the node.
 pub fn claim(pod: &Pod) -> plan::Claim {
@@ -48,12 +46,10 @@ fn port(port: &ContainerPort) -> Option<plan::HostPort> {
 /// Who it goes before when there is not room for all.
 pub fn rank(pod: &Pod) -> plan::Rank {
     let spec = pod.spec.as_ref();
-    let class = spec.and_then(|s| s.priority_class_name.as_deref()).unwrap_or_default();
     let seen = pod.metadata.annotations.as_ref().and_then(|all| all.get(labels::CONFIG_SEEN));
     let seen = seen.and_then(|text| text.parse::<jiff::Timestamp>().ok());
     plan::Rank {
-        critical: matches!(class, "system-node-critical" | "system-cluster-critical")
-            || spec.and_then(|s| s.priority).is_some_and(|priority| priority >= CRITICAL),
+        critical: spec.is_some_and(is_critical),
         qos: match spec.map_or(QosClass::BestEffort, resources::qos_class) {
             QosClass::BestEffort => plan::Qos::BestEffort,
             QosClass::Burstable => plan::Qos::Burstable,

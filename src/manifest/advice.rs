@@ -10,12 +10,11 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 use super::admit::Report;
 use super::support::{self, Support};
 use crate::pod::container::with_tag;
+use crate::pod::priority;
 use crate::quantity::Amount;
 
 /// No process starts with less memory than this, in bytes.
 const LEAST_MEMORY: i128 = 4 << 20;
-/// From this priority on a pod is critical (`kubelet-static-pods.md 5.5`).
-const CRITICAL: i32 = 2_000_000_000;
 
 /// Adds the warnings about a defaulted pod that was found right.
 pub(crate) fn pod(pod: &Pod, report: &mut Report<'_>) {
@@ -74,7 +73,7 @@ fn without_effect(report: &mut Report<'_>) {
 fn is_critical(pod: &Pod, spec: &PodSpec) -> bool {
     pod.metadata.namespace.as_deref() == Some("kube-system")
         || spec.priority_class_name.as_deref().is_some_and(|class| class.starts_with("system-"))
-        || spec.priority.is_some_and(|priority| priority >= CRITICAL)
+        || priority::is_critical(spec)
 }
 
 fn unused_volumes(spec: &PodSpec, report: &mut Report<'_>) {

@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::facts;
+use crate::pod::requests::HUGE_PAGES;
+use crate::quantity::{BINARY, whole_in};
 
 /// Amounts by resource: `cpu` in thousandths, `memory`, `ephemeral-storage` and `hugepages-<size>` in bytes, `pods`.
 pub type Amounts = BTreeMap<String, i64>;
 
-/// Prefix of the resources that are pools of large pages.
-pub const HUGEPAGES: &str = "hugepages-";
+/// Where the kernel tells of them.
+pub(super) const PAGES_DIR: &str = "/sys/kernel/mm/hugepages";
 
 /// How much must stay free, or else a kubelet would evict pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl Reservations {
     /// What is left for pods.
     pub fn allocatable(&self, capacity: &Amounts) -> Amounts {
         let pools: i64 =
-            capacity.iter().filter(|(name, _)| name.starts_with(HUGEPAGES)).map(|(_, n)| *n).sum();
+            capacity.iter().filter(|(name, _)| name.starts_with(HUGE_PAGES)).map(|(_, n)| *n).sum();
         let left = |(name, amount): (&String, &i64)| {
             let free = match name.as_str() {
                 // Pages of the pools are no ordinary memory any more.
@@ -89,7 +91,7 @@ impl Reservations {
 
     /// What the machine has now: pools of large pages, processors and file systems change while the agent runs.
     pub fn capacity(&self, root_dir: &Path) -> Amounts {
-        let mut all = hugepages(Path::new("/sys/kernel/mm/hugepages"));
+        let mut all = hugepages(Path::new(PAGES_DIR));
         all.insert("cpu".to_owned(), facts::cpu_capacity());
         all.insert("memory".to_owned(), facts::memory_capacity());
         all.insert("ephemeral-storage".to_owned(), facts::storage_capacity(root_dir));
@@ -98,27 +100,23 @@ impl Reservations {
     }
 }
 
-/// The pools of large pages, bytes by resource.
-fn hugepages(dir: &Path) -> Amounts {
-    let pool = |entry: fs::DirEntry| {
+/// Sizes in bytes of the node's huge pages, and where the kernel says how many there are.
+pub(super) fn page_sizes(dir: &Path) -> impl Iterator<Item = (i64, PathBuf)> {
+    let one = |entry: fs::DirEntry| {
         let name = entry.file_name();
-        let kib: i64 = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-        let pages: i64 = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
-        let size = kib.checked_mul(1024)?;
-        Some((format!("{HUGEPAGES}{}", binary(size)), pages.saturating_mul(size)))
+        let kib: i64 = name.to_str()?.strip_prefix(HUGE_PAGES)?.strip_suffix("kB")?.parse().ok()?;
+        Some((kib.checked_mul(1024)?, entry.path()))
     };
-    fs::read_dir(dir).into_iter().flatten().flatten().filter_map(pool).collect()
+    fs::read_dir(dir).into_iter().flatten().flatten().filter_map(one)
 }
 
-/// A number with the largest binary suffix that leaves it whole: `2Mi`, `1Gi`, `100`.
-fn binary(mut number: i64) -> String {
-    let mut suffixes = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].into_iter();
-    let mut suffix = suffixes.next().unwrap_or_default();
-    while number != 0 && number % 1024 == 0 {
-        let Some(next) = suffixes.next() else { break };
-        (number, suffix) = (number / 1024, next);
-    }
-    format!("{number}{suffix}")
+/// The pools of large pages, bytes by resource.
+fn hugepages(dir: &Path) -> Amounts {
+    let pool = |(size, path): (i64, PathBuf)| {
+        let pages: i64 = fs::read_to_string(path.join("nr_hugepages")).ok()?.trim().parse().ok()?;
+        Some((format!("{HUGE_PAGES}{}", whole_in(size, BINARY)), pages.saturating_mul(size)))
+    };
+    page_sizes(dir).filter_map(pool).collect()
 }
 
 /// An amount as Kubernetes writes it: `1500m`, `64Mi`, `110`.
@@ -127,7 +125,7 @@ pub fn quantity(resource: &str, amount: i64) -> String {
         "cpu" if amount % 1000 == 0 => (amount / 1000).to_string(),
         "cpu" => format!("{amount}m"),
         "pods" => amount.to_string(),
-        _ => binary(amount),
+        _ => whole_in(amount, BINARY),
     }
 }
 

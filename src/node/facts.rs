@@ -5,6 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::capacity::{PAGES_DIR, page_sizes};
 use crate::config::Limits;
 use crate::pod::resources;
 
@@ -71,10 +72,8 @@ pub fn resources(limits: &Limits) -> resources::Facts {
 
 /// Sizes in bytes of the node's huge pages.
 fn huge_pages() -> Vec<u64> {
-    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
-    let size = |name: String| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok();
-    let sizes = entries.filter_map(|e| size(e.file_name().into_string().ok()?));
-    let mut all: Vec<u64> = sizes.map(|kib| kib.saturating_mul(1024)).collect();
+    let sizes = page_sizes(Path::new(PAGES_DIR)).filter_map(|(size, _)| u64::try_from(size).ok());
+    let mut all: Vec<u64> = sizes.collect();
     all.sort_unstable();
     all
 }

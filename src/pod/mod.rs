@@ -13,6 +13,7 @@ pub mod hostname;
 pub mod hosts;
 pub mod identity;
 pub mod objects;
+pub mod priority;
 pub mod requests;
 pub mod resources;
 pub mod sandbox;

@@ -9,7 +9,7 @@ use super::NodeFacts;
 use super::container::is_sidecar;
 use super::requests::{self, HUGE_PAGES};
 use crate::plan::Size;
-use crate::quantity::Amount;
+use crate::quantity::{Amount, BINARY, whole_in};
 
 /// CFS period in microseconds.
 pub const CPU_PERIOD: i64 = 100_000;
@@ -204,23 +204,17 @@ pub fn lift(mut limits: LinuxResources) -> LinuxResources {
     limits
 }
 
+/// Suffixes of 1024 in the kernel's names of page sizes.
+const KERNEL_UNITS: [&str; 4] = ["B", "KB", "MB", "GB"];
+
 /// Limits of every size of page that the node has: 0 for those that nobody asks for.
 fn huge_pages(facts: &Facts, of: impl Fn(&str) -> i64) -> BTreeMap<String, u64> {
     let limit = |size: &u64| {
-        let name = format!("{HUGE_PAGES}{}", binary(*size, ["", "Ki", "Mi", "Gi"]));
-        (binary(*size, ["B", "KB", "MB", "GB"]), u64::try_from(of(&name)).unwrap_or(0))
+        let size = i64::try_from(*size).unwrap_or(i64::MAX);
+        let name = format!("{HUGE_PAGES}{}", whole_in(size, BINARY));
+        (whole_in(size, &KERNEL_UNITS), u64::try_from(of(&name)).unwrap_or(0))
     };
     facts.huge_pages.iter().map(limit).collect()
-}
-
-/// A size in the largest unit that it is whole in: `2MB` is the kernel's name, `2Mi` the API's.
-fn binary(mut size: u64, units: [&str; 4]) -> String {
-    let mut unit = 0;
-    while unit + 1 < units.len() && size >= 1024 && size.is_multiple_of(1024) {
-        size /= 1024;
-        unit += 1;
-    }
-    format!("{size}{}", units[unit])
 }
 
 /// A container without limits of huge pages has the pod's.

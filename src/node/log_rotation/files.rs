@@ -147,12 +147,12 @@ pub(super) fn sweep(kept: &Attempts) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Read as _;
 
     use super::*;
 
-    fn names(dir: &Path) -> Vec<String> {
+    pub(in crate::node::log_rotation) fn names(dir: &Path) -> Vec<String> {
         let mut all: Vec<String> =
             fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         all.sort();

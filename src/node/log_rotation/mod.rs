@@ -238,14 +238,8 @@ mod tests {
     use podstead_fake::{Fake, Fault, Verb};
     use podstead_runtime::{ContainerState, Error};
 
+    use super::files::tests::names;
     use super::*;
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut all: Vec<String> =
-            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        all.sort();
-        all
-    }
 
     fn policy(max_size: u64) -> Policy {
         Policy { max_size, ..Policy::default() }
