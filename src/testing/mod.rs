@@ -26,262 +26,34 @@
 //! Dropping a node, also by a panic, kills its containers and removes its mounts, cgroups, network and files;
 //! `$PODSTEAD_KEEP` keeps the files.
 
+mod builder;
 mod clean;
+mod error;
 mod network;
+mod own_runtime;
 mod pod;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use podstead_runtime::{CgroupDriver, PullProgress, Runtime};
-use thiserror::Error;
+use podstead_runtime::{PullProgress, Runtime};
 use tokio::sync::watch;
 
+pub use builder::Builder;
+pub use error::NodeError;
 pub use pod::PodHandle;
+
+use own_runtime::OwnRuntime;
 
 use crate::agent::{self, Agent};
 use crate::backend::Backend;
-use crate::config::{Config, Limits, RuntimeChoice, RuntimeFlags, Sources, own_labels};
-use crate::credentials::{self, Places};
-use crate::images;
+use crate::config::{Config, RuntimeChoice, RuntimeFlags};
 use crate::manifest::{self, FileReport};
-use crate::node::capacity::Reservations;
-use crate::node::{facts, image_gc, log_rotation};
-use crate::pod::dns;
-use crate::pod::sysctl::Allowed;
 use crate::reconcile::View;
 
 /// How long a wait lasts unless said otherwise: generous, for loaded machines.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What can go wrong with a node for tests.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    /// A file or directory of the node's.
-    #[error("{path}: {source}")]
-    File {
-        /// The path.
-        path: PathBuf,
-        /// The system's words.
-        source: std::io::Error,
-    },
-    /// There is no podstead binary to start shims from.
-    #[error(
-        "no podstead binary to start container shims from: build it (`cargo build`), or name one with \
-         Builder::binary or PODSTEAD_SHIM, or install it (`cargo install`)"
-    )]
-    NoBinary,
-    /// Without root there are no namespaces, mounts and cgroups.
-    #[error("a node needs root: run the tests with it (`sudo -E cargo test`)")]
-    NotRoot,
-    /// The runtime could not be opened.
-    #[error("open the runtime: {0}")]
-    Open(String),
-    /// The agent could not be started.
-    #[error(transparent)]
-    Agent(#[from] agent::AgentError),
-    /// A verb of the runtime.
-    #[error(transparent)]
-    Runtime(#[from] podstead_runtime::Error),
-    /// Something did not come in time.
-    #[error("{what} did not come within {} s; last seen: {seen}", .patience.as_secs())]
-    Late {
-        /// What was waited for.
-        what: String,
-        /// How long.
-        patience: Duration,
-        /// The state then.
-        seen: String,
-    },
-    /// The pod has no such container.
-    #[error("pod {pod} has no container {container}")]
-    NoContainer {
-        /// The pod.
-        pod: String,
-        /// The container.
-        container: String,
-    },
-}
-
-/// How a node is made.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    runtime: RuntimeChoice,
-    endpoint: String,
-    binary: Option<PathBuf>,
-    insecure_registries: Vec<String>,
-    cni_conf_dir: Option<PathBuf>,
-    seccomp_default: bool,
-    allowed_unsafe_sysctls: Allowed,
-    cgroup_driver: Option<CgroupDriver>,
-    patience: Duration,
-    changes: Vec<Change>,
-}
-
-/// A change of the agent's configuration.
-#[derive(Clone)]
-struct Change(Arc<dyn Fn(&mut Config) + Send + Sync>);
-
-impl std::fmt::Debug for Change {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Change")
-    }
-}
-
-impl Builder {
-    /// The podstead binary from which shims are started.
-    #[must_use]
-    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
-        self.binary = Some(path.into());
-        self
-    }
-
-    /// A registry (`host:port`) that is spoken to in plain http.
-    #[must_use]
-    pub fn insecure_registry(mut self, host: impl Into<String>) -> Self {
-        self.insecure_registries.push(host.into());
-        self
-    }
-
-    /// CNI configurations instead of a private bridge.
-    #[must_use]
-    pub fn cni_conf_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.cni_conf_dir = Some(dir.into());
-        self
-    }
-
-    /// Containers get the runtime's seccomp profile unless they say otherwise.
-    #[must_use]
-    pub fn seccomp_default(mut self) -> Self {
-        self.seccomp_default = true;
-        self
-    }
-
-    /// Kernel parameters that pods may set besides the safe ones.
-    #[must_use]
-    pub fn allowed_unsafe_sysctls(mut self, allowed: Allowed) -> Self {
-        self.allowed_unsafe_sysctls = allowed;
-        self
-    }
-
-    /// The cgroup driver of a CRI server that does not tell its own.
-    #[must_use]
-    pub fn cgroup_driver(mut self, driver: CgroupDriver) -> Self {
-        self.cgroup_driver = Some(driver);
-        self
-    }
-
-    /// How long waits last.
-    #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
-    }
-
-    /// Changes the agent's configuration, as flags of `podstead run` would.
-    #[must_use]
-    pub fn config(mut self, change: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
-        self.changes.push(Change(Arc::new(change)));
-        self
-    }
-
-    /// Makes the node's place and starts its agent.
-    pub async fn start(self) -> Result<Node, NodeError> {
-        let node = self.prepare().await?;
-        node.start_agent()
-    }
-
-    /// Makes the node's place without an agent, for tests that run the binary themselves.
-    pub async fn prepare(self) -> Result<Node, NodeError> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(NodeError::NotRoot);
-        }
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("pst{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let dir = tempfile::Builder::new().prefix("podstead-").tempdir();
-        let dir = dir.map_err(|source| NodeError::File { path: std::env::temp_dir(), source })?;
-        let network = network::Network::new(&name, dir.path());
-        let cni_conf_dir = match self.cni_conf_dir {
-            Some(given) => given,
-            None => network.write()?,
-        };
-        let flags = RuntimeFlags {
-            runtime: self.runtime,
-            container_runtime_endpoint: self.endpoint,
-            image_service_endpoint: None,
-            runtime_request_timeout: Duration::from_secs(120),
-            root_dir: dir.path().join("root"),
-            state_dir: dir.path().join("state"),
-            owner: name.clone(),
-            cni_conf_dir,
-            cni_bin_dir: ["/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"].map(PathBuf::from).to_vec(),
-            insecure_registry: self.insecure_registries,
-            shim: match self.runtime {
-                RuntimeChoice::Direct => Some(find_binary(self.binary)?),
-                RuntimeChoice::Cri => None,
-            },
-        };
-        let manifests = dir.path().join("manifests");
-        let mut config = Config {
-            sources: Sources {
-                paths: vec![manifests.clone()],
-                file_check_frequency: Duration::from_secs(20),
-                ..Sources::default()
-            },
-            node_name: "node".to_owned(),
-            node_ips: facts::addresses(),
-            labels: own_labels("node"),
-            reserved: Reservations::default(),
-            root_dir: flags.root_dir.clone(),
-            state_dir: flags.state_dir.clone(),
-            pod_logs_dir: dir.path().join("logs"),
-            container_logs_dir: dir.path().join("links"),
-            cgroup_root: format!("/{name}"),
-            cgroup_driver: self.cgroup_driver,
-            images: images::Settings {
-                root_dir: flags.root_dir.clone(),
-                credentials: credentials::Sources {
-                    places: Places::only(&flags.root_dir),
-                    ..credentials::Sources::default()
-                },
-                ..images::Settings::default()
-            },
-            image_gc: image_gc::Policy::default(),
-            log_rotation: Some(log_rotation::Policy::default()),
-            limits: Limits::default(),
-            dns: dns::Settings { resolv_conf: Some("/etc/resolv.conf".into()), ..dns::Settings::default() },
-            seccomp_default: self.seccomp_default,
-            max_restart_period: crate::plan::backoff::MAX,
-            allowed_unsafe_sysctls: self.allowed_unsafe_sysctls,
-            ids_per_pod: crate::node::userns::IDS,
-        };
-        for change in &self.changes {
-            change.0(&mut config);
-        }
-        std::fs::create_dir(&manifests)
-            .map_err(|source| NodeError::File { path: manifests.clone(), source })?;
-        let own = OwnRuntime::new()?;
-        let opened = flags.clone();
-        let backend = own.get().spawn(async move { Backend::open(&opened).await }).await;
-        let backend = backend
-            .map_err(anyhow::Error::from)
-            .flatten()
-            .map_err(|error| NodeError::Open(format!("{error:#}")))?;
-        Ok(Node {
-            own,
-            backend: Some(Arc::new(backend)),
-            agent: None,
-            manifests,
-            config,
-            flags,
-            network,
-            patience: self.patience,
-            dir: Some(dir),
-        })
-    }
-}
 
 /// A node: see the [module](self).
 #[derive(Debug)]
@@ -300,27 +72,12 @@ pub struct Node {
 impl Node {
     /// On libcontainer, with no daemon.
     pub fn direct() -> Builder {
-        Self::builder(RuntimeChoice::Direct, "")
+        Builder::new(RuntimeChoice::Direct, "")
     }
 
     /// Over a CRI server.
     pub fn cri(endpoint: &str) -> Builder {
-        Self::builder(RuntimeChoice::Cri, endpoint)
-    }
-
-    fn builder(runtime: RuntimeChoice, endpoint: &str) -> Builder {
-        Builder {
-            runtime,
-            endpoint: endpoint.to_owned(),
-            binary: None,
-            insecure_registries: Vec::new(),
-            cni_conf_dir: None,
-            seccomp_default: false,
-            allowed_unsafe_sysctls: Allowed::default(),
-            cgroup_driver: None,
-            patience: PATIENCE,
-            changes: Vec::new(),
-        }
+        Builder::new(RuntimeChoice::Cri, endpoint)
     }
 
     fn start_agent(mut self) -> Result<Self, NodeError> {
@@ -504,61 +261,4 @@ impl Drop for Node {
             let _ = dir.keep();
         }
     }
-}
-
-/// The threads of a node's agent and backend. Those of the test may be one that is just unwinding: with nobody to go on
-/// with it, what the agent is making would be left half-made.
-#[derive(Debug)]
-struct OwnRuntime(Option<tokio::runtime::Runtime>);
-
-impl OwnRuntime {
-    fn new() -> Result<Self, NodeError> {
-        let mut threads = tokio::runtime::Builder::new_multi_thread();
-        let threads = threads.worker_threads(2).thread_name("podstead-node").enable_all().build();
-        Ok(Self(Some(threads.map_err(|error| NodeError::Open(error.to_string()))?)))
-    }
-
-    fn get(&self) -> &tokio::runtime::Runtime {
-        // Invariant: only `end` takes it out, when the node is dropped.
-        self.0.as_ref().unwrap_or_else(|| unreachable!("the node is being dropped"))
-    }
-
-    /// Ends the agent with patience for what it is just making, then everything else that goes on.
-    fn end(&mut self, agent: Option<Agent>, backend: Option<Arc<Backend>>) {
-        let Some(own) = self.0.take() else { return };
-        // A thread that runs tasks may not wait for others.
-        let end = std::thread::spawn(move || {
-            own.block_on(async {
-                if let Some(agent) = agent {
-                    agent.stop().await;
-                }
-                drop(backend);
-            });
-            own.shutdown_timeout(PATIENCE);
-        });
-        let _ = end.join();
-    }
-}
-
-impl Drop for OwnRuntime {
-    fn drop(&mut self) {
-        if let Some(own) = self.0.take() {
-            own.shutdown_background();
-        }
-    }
-}
-
-/// The binary that is named, or `podstead` in a build directory that holds the running executable, or on the PATH.
-fn find_binary(given: Option<PathBuf>) -> Result<PathBuf, NodeError> {
-    if let Some(path) = given.or_else(|| std::env::var_os("PODSTEAD_SHIM").map(PathBuf::from)) {
-        return match std::fs::metadata(&path) {
-            Ok(_) => Ok(path),
-            Err(source) => Err(NodeError::File { path, source }),
-        };
-    }
-    let own = std::env::current_exe().unwrap_or_default();
-    let above = own.ancestors().skip(1).take(4).map(Path::to_owned);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = above.chain(std::env::split_paths(&path)).map(|dir| dir.join("podstead"));
-    found.find(|path| path.is_file()).ok_or(NodeError::NoBinary)
 }

@@ -1,14 +1,16 @@
 //! The world: sandboxes, containers and images as plain data, and verbs that are effects on it.
 
+mod images;
+mod outside;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use podstead_runtime::{
-    Container, ContainerId, ContainerSpec, ContainerState, Error, Image, ImageSpec, LinuxResources,
-    NamespaceMode, PodIdentity, PodUid, Result, Sandbox, SandboxId, SandboxSpec, SandboxState, Snapshot,
-    Time, labels,
+    Container, ContainerId, ContainerSpec, ContainerState, Error, Image, LinuxResources, NamespaceMode,
+    PodIdentity, PodUid, Result, Sandbox, SandboxId, SandboxSpec, SandboxState, Snapshot, Time, labels,
 };
 
 /// How a container came to its end.
@@ -308,90 +310,6 @@ impl World {
             Some(found) if found.object.is_running() => Ok(()),
             Some(_) => Err(Error::State { doing: doing.to_owned(), cause: "it does not run".to_owned() }),
             None => Err(Error::not_found(doing, format!("container {id}"))),
-        }
-    }
-
-    /// Puts an image there; its id is made from its name.
-    pub fn add_image(&mut self, reference: &str) -> String {
-        let id = format!("sha256:{reference}");
-        let tags = vec![reference.to_owned()];
-        self.images.insert(
-            reference.to_owned(),
-            Image { id: id.clone(), repo_tags: tags, size: 10, ..Image::default() },
-        );
-        id
-    }
-
-    /// Says who an image that is there runs its programs as: a number or a name.
-    pub fn set_image_user(&mut self, reference: &str, user: &str) {
-        if let Some(image) = self.images.get_mut(reference) {
-            image.uid = user.parse().ok();
-            image.username = if image.uid.is_some() { String::new() } else { user.to_owned() };
-        }
-    }
-
-    /// Finds an image by name or id.
-    pub fn image(&self, reference: &str) -> Option<&Image> {
-        self.images.get(reference).or_else(|| self.images.values().find(|i| i.id == reference))
-    }
-
-    /// All images.
-    pub fn images(&self) -> Vec<Image> {
-        self.images.values().cloned().collect()
-    }
-
-    /// Takes an image away, by name or id.
-    pub fn remove_image(&mut self, image: &ImageSpec) {
-        self.images.retain(|name, i| *name != image.image && i.id != image.image);
-    }
-
-    /// A container ends by itself; the pod it belongs to, when it ran.
-    pub fn exit(&mut self, id: &ContainerId, code: i32) -> Option<PodUid> {
-        let uid = self.containers.get(id)?.object.pod_uid();
-        self.end(id, code, End::Itself).then_some(uid)
-    }
-
-    /// A sandbox dies with everything in it and keeps its network until it is stopped.
-    pub fn kill_sandbox(&mut self, id: &SandboxId) {
-        if let Some(sandbox) = self.sandboxes.get_mut(id) {
-            sandbox.object.state = SandboxState::NotReady;
-        }
-        self.end_all(id, End::WithSandbox);
-    }
-
-    /// The runtime no longer knows what a container does; its process is gone.
-    pub fn forget_state(&mut self, id: &ContainerId) {
-        self.end(id, 137, End::Itself);
-        if let Some(found) = self.containers.get_mut(id) {
-            found.object.state = ContainerState::Unknown;
-        }
-    }
-
-    /// The runtime no longer knows what a running container does; its process goes on.
-    pub fn hide_state(&mut self, id: &ContainerId) {
-        if let Some(found) = self.containers.get_mut(id).filter(|c| c.object.is_running()) {
-            found.object.state = ContainerState::Unknown;
-            found.hidden = true;
-        }
-    }
-
-    /// Whether the container has a process, whatever the runtime tells of it.
-    pub fn has_process(&self, id: &ContainerId) -> bool {
-        self.containers.get(id).is_some_and(|c| c.hidden || c.object.is_running())
-    }
-
-    /// The runtime takes back that a sandbox is not ready.
-    pub fn revive_sandbox(&mut self, id: &SandboxId) {
-        if let Some(sandbox) = self.sandboxes.get_mut(id) {
-            sandbox.object.state = SandboxState::Ready;
-            sandbox.holding_network = true;
-        }
-    }
-
-    /// A sandbox loses its address.
-    pub fn lose_address(&mut self, id: &SandboxId) {
-        if let Some(sandbox) = self.sandboxes.get_mut(id) {
-            sandbox.object.ips = sandbox.object.ips.take().map(|_| Vec::new());
         }
     }
 
