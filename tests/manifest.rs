@@ -6,6 +6,8 @@
 
 #[path = "manifest/directories.rs"]
 mod directories;
+#[path = "support/expected.rs"]
+mod expected;
 #[path = "manifest/refusals.rs"]
 mod refusals;
 #[path = "manifest/url.rs"]
@@ -21,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 use podstead::manifest::{ManifestPod, judge, support, validate};
 
+use expected::expect;
+
 const NODE: &str = "Node-1";
 
 fn root() -> PathBuf {
@@ -28,24 +32,7 @@ fn root() -> PathBuf {
 }
 
 fn fixtures(kind: &str) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = fs::read_dir(root().join("fixtures/manifests").join(kind))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "yaml" || e == "json"))
-        .collect();
-    files.sort();
-    files
-}
-
-/// Compares with the file, or writes it when blessing.
-fn expect(file: &Path, got: &str, wrong: &mut Vec<String>) {
-    if std::env::var_os("BLESS").is_some() {
-        return fs::write(file, got).unwrap();
-    }
-    let want = fs::read_to_string(file).unwrap_or_default();
-    if want != got {
-        wrong.push(format!("{}\n--- expected\n{want}--- got\n{got}", file.display()));
-    }
+    expected::files(&format!("fixtures/manifests/{kind}"), &["yaml", "json"])
 }
 
 /// The file's name alone stands in errors and in the uid, so that the texts are the same on every machine.

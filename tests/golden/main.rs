@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod case;
+#[path = "../support/expected.rs"]
+mod expected;
 mod sentences;
 
 use std::path::PathBuf;
@@ -11,11 +13,7 @@ use std::path::PathBuf;
 use case::Case;
 
 fn cases() -> Vec<PathBuf> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/plans");
-    let entries = std::fs::read_dir(dir).expect("fixtures/plans").map(|e| e.unwrap().path());
-    let mut found: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "yaml")).collect();
-    found.sort();
-    found
+    expected::files("fixtures/plans", &["yaml"])
 }
 
 fn read(path: &PathBuf) -> Case {
@@ -31,15 +29,7 @@ fn every_case_gives_the_expected_plan() {
     for path in all {
         let case = read(&path);
         let got = format!("# {}\n{}", case.shows, case::print(&case.decide()));
-        let expected = path.with_extension("expected");
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&expected, &got).unwrap();
-            continue;
-        }
-        let want = std::fs::read_to_string(&expected).unwrap_or_default();
-        if want != got {
-            wrong.push(format!("{}\n--- expected\n{want}--- got\n{got}", path.display()));
-        }
+        expected::expect(&path.with_extension("expected"), &got, &mut wrong);
     }
     assert!(wrong.is_empty(), "{}\nIf this is meant, run the test with BLESS=1.", wrong.join("\n"));
 }

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod case;
+#[path = "../support/expected.rs"]
+mod expected;
 mod flat;
 mod laws;
 mod random;
@@ -18,11 +20,7 @@ use std::path::PathBuf;
 use case::Case;
 
 fn cases() -> Vec<PathBuf> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/oci");
-    let entries = std::fs::read_dir(dir).expect("fixtures/oci").map(|e| e.unwrap().path());
-    let mut found: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "yaml")).collect();
-    found.sort();
-    found
+    expected::files("fixtures/oci", &["yaml"])
 }
 
 #[test]
@@ -34,15 +32,7 @@ fn every_case_becomes_the_expected_requests() {
     let mut wrong = Vec::new();
     for path in &all {
         let got = case::print(&Case::read(path), (path != base).then_some(&base_case));
-        let expected = path.with_extension("expected");
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&expected, &got).unwrap();
-            continue;
-        }
-        let want = std::fs::read_to_string(&expected).unwrap_or_default();
-        if want != got {
-            wrong.push(format!("{}\n--- expected\n{want}--- got\n{got}", path.display()));
-        }
+        expected::expect(&path.with_extension("expected"), &got, &mut wrong);
     }
     assert!(wrong.is_empty(), "{}\nIf this is meant, run the test with BLESS=1.", wrong.join("\n"));
 }
